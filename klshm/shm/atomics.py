@@ -1,0 +1,97 @@
+"""Loads, stores and fences that the machine and the compiler may not reorder.
+
+Kernels use these on int64 arrays that other processes map. Without the compiler
+(`NUMBA_DISABLE_JIT=1`) their twins are plain accesses: a single CPython bytecode store is one
+machine store, and x86-64 keeps the order of stores and of loads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klshm.shm.compile import COMPILED
+
+
+__all__ = [
+    "fence_acquire",
+    "fence_release",
+    "load_acquire",
+    "load_relaxed",
+    "store_relaxed",
+    "store_release",
+]
+
+
+if COMPILED:
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_type = signature.args[0]
+        array = context.make_array(array_type)(context, builder, arguments[0])
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        return cgutils.get_item_pointer(context, builder, array_type, array, [index], wraparound=False)
+
+    def _make_load(ordering: str) -> Any:
+        def typer(typing_context: Any, array: Any, index: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                address = _address(context, builder, signature, arguments)
+                return builder.load_atomic(address, ordering, 8, typ=ir.IntType(64))
+
+            return types.int64(array, index), generate
+
+        return intrinsic(typer)
+
+    def _make_store(ordering: str) -> Any:
+        def typer(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                number = context.cast(builder, arguments[2], signature.args[2], types.int64)
+                builder.store_atomic(number, _address(context, builder, signature, arguments), ordering, 8)
+                return context.get_dummy_value()
+
+            return types.void(array, index, value), generate
+
+        return intrinsic(typer)
+
+    def _make_fence(ordering: str) -> Any:
+        def typer(typing_context: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                builder.fence(ordering)
+                return context.get_dummy_value()
+
+            return types.void(), generate
+
+        return intrinsic(typer)
+
+    load_relaxed = _make_load("monotonic")
+    load_acquire = _make_load("acquire")
+    store_relaxed = _make_store("monotonic")
+    store_release = _make_store("release")
+    fence_acquire = _make_fence("acquire")
+    fence_release = _make_fence("release")
+
+else:
+
+    def load_relaxed(array: Any, index: Any) -> Any:
+        """Load one word."""
+        return array[index]
+
+    def load_acquire(array: Any, index: Any) -> Any:
+        """Load one word; no later access passes it."""
+        return array[index]
+
+    def store_relaxed(array: Any, index: Any, value: Any) -> None:
+        """Store one word."""
+        array[index] = value
+
+    def store_release(array: Any, index: Any, value: Any) -> None:
+        """Store one word; no earlier access passes it."""
+        array[index] = value
+
+    def fence_acquire() -> None:
+        """Let no later load pass an earlier one."""
+
+    def fence_release() -> None:
+        """Let no later store pass an earlier one."""

@@ -1,0 +1,144 @@
+"""Waiting for a word of shared memory to change, without polling.
+
+Futexes work on a read-only map of a tmpfs file, so readers can wait. Only the low 32 bits of
+the word are compared. A wake costs the writer a system call, so it is done once per published
+batch, never per trade.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+from typing import Any, Final
+
+import numpy as np
+
+
+__all__ = ["wait", "wait_any", "wake"]
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+
+_SYS_FUTEX: Final = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), 202)
+_SYS_FUTEX_WAITV: Final = 449
+_FUTEX_WAIT: Final = 0
+_FUTEX_WAKE: Final = 1
+_FUTEX_32: Final = 2
+_MAX_WAITERS: Final = 128
+_CLOCK_MONOTONIC: Final = 1
+_EVERYONE: Final = 2**31 - 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Waiter(ctypes.Structure):
+    _fields_ = (
+        ("value", ctypes.c_uint64),
+        ("address", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    )
+
+
+def _address(words: Words, index: int) -> int:
+    return int(words.ctypes.data) + 8 * index
+
+
+def wake(words: Words, index: int) -> int:
+    """Wake everyone who waits for a word.
+
+    Returns:
+        How many were woken.
+    """
+    return int(
+        _syscall(
+            ctypes.c_long(_SYS_FUTEX),
+            ctypes.c_void_p(_address(words, index)),
+            ctypes.c_int(_FUTEX_WAKE),
+            ctypes.c_int(_EVERYONE),
+            None,
+            None,
+            ctypes.c_int(0),
+        )
+    )
+
+
+def wait(words: Words, index: int, seen: int, timeout_s: float) -> bool:
+    """Wait until a word differs from what was seen.
+
+    Args:
+        words: The segment, dtype int64.
+        index: The word.
+        seen: Its value as last seen.
+        timeout_s: Seconds to wait at most.
+
+    Returns:
+        False if the time ran out; True otherwise (also when woken for no reason).
+    """
+    if int(words[index]) != seen:
+        return True
+    whole = int(timeout_s)
+    limit = _Timespec(whole, int((timeout_s - whole) * 1e9))
+    result = _syscall(
+        ctypes.c_long(_SYS_FUTEX),
+        ctypes.c_void_p(_address(words, index)),
+        ctypes.c_int(_FUTEX_WAIT),
+        ctypes.c_uint32(seen & 0xFFFFFFFF),
+        ctypes.byref(limit),
+        None,
+        ctypes.c_int(0),
+    )
+    return not (result == -1 and ctypes.get_errno() == errno.ETIMEDOUT)
+
+
+def wait_any(words: Words, indices: list[int], seen: list[int], timeout_s: float) -> bool:
+    """Wait until any of several words differs from what was seen.
+
+    Uses futex_waitv (Linux 5.16); before that it looks every millisecond.
+
+    Args:
+        words: The segment, dtype int64.
+        indices: The words, at most 128.
+        seen: Their values as last seen.
+        timeout_s: Seconds to wait at most.
+
+    Returns:
+        False if the time ran out; True otherwise (also when woken for no reason).
+    """
+    if any(int(words[index]) != value for index, value in zip(indices, seen, strict=True)):
+        return True
+    import time
+
+    deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+    waiters = (_Waiter * len(indices))(
+        *(
+            _Waiter(value & 0xFFFFFFFF, _address(words, index), _FUTEX_32, 0)
+            for index, value in zip(indices, seen, strict=True)
+        )
+    )
+    limit = _Timespec(*divmod(deadline_ns, 1_000_000_000))
+    if len(indices) <= _MAX_WAITERS:
+        result = _syscall(
+            ctypes.c_long(_SYS_FUTEX_WAITV),
+            ctypes.byref(waiters),
+            ctypes.c_uint(len(indices)),
+            ctypes.c_uint(0),
+            ctypes.byref(limit),
+            ctypes.c_int(_CLOCK_MONOTONIC),
+        )
+        error = ctypes.get_errno() if result == -1 else 0
+        if error != errno.ENOSYS:
+            return error != errno.ETIMEDOUT
+    while time.monotonic_ns() < deadline_ns:
+        os.sched_yield()
+        if any(int(words[index]) != value for index, value in zip(indices, seen, strict=True)):
+            return True
+        time.sleep(0.001)
+    return False
