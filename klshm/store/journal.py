@@ -1,0 +1,312 @@
+"""The journal: LMDB, durable within a millisecond or so, emptied as the archive catches up.
+
+Three databases::
+
+    blocks   journal sequence (8 bytes, big-endian)     -> block of at most 512 rows (klshm.store.batch)
+    latest   symbol, NUL, interval                      -> crc32, open bar of 128 bytes
+    meta     format, uuid, next                         -> next: sequence of the next block, never reused
+             cursor/<segment uuid>/<ring>               -> position up to which that ring was journaled
+             walk/<segment uuid>/<ring>                 -> that ring was overrun; history is owed to the archive
+
+Rows, cursors and `next` change in one transaction, so a ring entry is journaled exactly once
+whenever the process is killed. A block is deleted only after the archive's commit.
+
+Open it only in the process and thread that uses it: LMDB does not notice a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import lmdb
+import numpy as np
+
+from klshm.errors import JournalError
+from klshm.shm.layout import KLINE, ROW_BYTES
+from klshm.store.batch import BLOCK_ROWS, Batch, blocks_of, decode, encode
+
+
+__all__ = ["Journal"]
+
+Rows = np.ndarray[Any, Any]
+T = TypeVar("T")
+
+_FORMAT: Final = b"1"
+_FIRST_MAP_BYTES: Final = 64 * 1024 * 1024
+_MAX_MAP_BYTES: Final = 64 * 1024 * 1024 * 1024
+_MAX_READERS: Final = 64
+# Without it an environment variable chooses the format of a new file (lmdb 3.0 and later).
+_NEW_FILE: Final[dict[str, Any]] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
+
+
+class Journal:
+    """One journal, open for writing.
+
+    Args:
+        directory: Its directory, created where there is none.
+        map_bytes: Size of the map to begin with; it grows when it is full.
+
+    Attributes:
+        uuid: Identity of this journal, new for every new file.
+        next_sequence: Sequence that the next block will get.
+
+    Raises:
+        JournalError: If it cannot be opened; one line says why and what to do.
+    """
+
+    def __init__(self, directory: Path, *, map_bytes: int = _FIRST_MAP_BYTES) -> None:
+        self.directory = directory
+        self.uuid = ""
+        self.next_sequence = 0
+        self._environment = self._open(map_bytes)
+        try:
+            self._check_length()
+            self._environment.reader_check()
+            self._blocks, self._latest, self._meta = (
+                self._environment.open_db(name) for name in (b"blocks", b"latest", b"meta")
+            )
+            self._commit(self._begin_file)
+        except lmdb.Error as error:
+            self._environment.close()
+            raise self._error(error) from error
+        except JournalError:
+            self._environment.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files."""
+        self._environment.close()
+
+    # Called with what the rings hold
+
+    def cursor(self, segment_uuid: str, ring: str) -> int | None:
+        """Return up to which position a ring was journaled; None: nothing of that segment."""
+        with self._environment.begin() as transaction:
+            value = transaction.get(_cursor_key(segment_uuid, ring), db=self._meta)
+        return None if value is None else int.from_bytes(value, "big")
+
+    def append(
+        self,
+        batches: Iterable[Batch],
+        segment_uuid: str = "",
+        cursors: Mapping[str, int] | None = None,
+        owed_walks: Iterable[str] = (),
+    ) -> int:
+        """Store rows and cursors in one transaction, durable on return.
+
+        Args:
+            batches: Rows, in the order they were made.
+            segment_uuid: Segment the cursors belong to.
+            cursors: Ring to position up to which these rows cover it.
+            owed_walks: Rings that were overrun before these rows.
+
+        Returns:
+            Sequence of the newest block.
+        """
+        blocks = [encode(block) for batch in batches for block in blocks_of(batch)]
+        first = self.next_sequence
+
+        def work(transaction: Any) -> None:
+            for sequence, block in enumerate(blocks, first):
+                transaction.put(sequence.to_bytes(8, "big"), block, db=self._blocks, append=True)
+            for ring, position in (cursors or {}).items():
+                transaction.put(_cursor_key(segment_uuid, ring), position.to_bytes(8, "big"), db=self._meta)
+            for ring in owed_walks:
+                transaction.put(_walk_key(segment_uuid, ring), b"", db=self._meta)
+            transaction.put(b"next", (first + len(blocks)).to_bytes(8, "big"), db=self._meta)
+
+        self._commit(work)
+        self.next_sequence = first + len(blocks)
+        return self.next_sequence - 1
+
+    def owed_walks(self, segment_uuid: str) -> list[str]:
+        """Return the rings whose history the archive still has to get."""
+        prefix = _walk_key(segment_uuid, "")
+        with self._environment.begin() as transaction:
+            return [key[len(prefix) :].decode() for key in _keys(transaction, self._meta, prefix)]
+
+    def walk_done(self, segment_uuid: str, ring: str) -> None:
+        """Forget that a ring's history is owed; call it after the archive's commit."""
+        self._commit(lambda transaction: transaction.delete(_walk_key(segment_uuid, ring), db=self._meta))
+
+    def forget_segments(self, keep_uuid: str) -> None:
+        """Drop the cursors and debts of every segment but one; the others are gone for good."""
+
+        def work(transaction: Any) -> None:
+            for prefix in (b"cursor/", b"walk/"):
+                kept = prefix + keep_uuid.encode()
+                for key in [k for k in _keys(transaction, self._meta, prefix) if not k.startswith(kept)]:
+                    transaction.delete(key, db=self._meta)
+
+        self._commit(work)
+
+    # Called with the open bars
+
+    def put_latest(self, batch: Batch, interval_names: Mapping[int, str]) -> None:
+        """Store open bars over the earlier ones of their series, durable on return.
+
+        Args:
+            batch: One open bar per series.
+            interval_names: Name of every interval code.
+        """
+        items = []
+        for row in batch.rows:
+            data = row.tobytes()
+            key = _latest_key(batch.listings[row["slot"]].name, interval_names[int(row["interval"])])
+            items.append((key, zlib.crc32(data).to_bytes(4, "little") + data))
+        items.sort()
+        self._commit(lambda transaction: transaction.cursor(db=self._latest).putmulti(items))
+
+    def latest(self) -> tuple[dict[tuple[str, str], Any], int]:
+        """Return the open bars, (symbol, interval) to a KLINE scalar, and how many failed their checksum."""
+        found: dict[tuple[str, str], Any] = {}
+        damaged = 0
+        with self._environment.begin() as transaction:
+            for key, value in transaction.cursor(db=self._latest):
+                if len(value) != 4 + ROW_BYTES or zlib.crc32(value[4:]) != int.from_bytes(value[:4], "little"):
+                    damaged += 1
+                    continue
+                symbol, _, interval = key.decode().partition("\0")
+                found[symbol, interval] = np.frombuffer(value, dtype=KLINE, offset=4)[0]
+        return found, damaged
+
+    # Called on behalf of the archive
+
+    def read(self, after: int, limit_rows: int) -> list[tuple[int, Batch | None]]:
+        """Return the blocks beyond a sequence, oldest first: sequence and rows, None where damaged."""
+        result: list[tuple[int, Batch | None]] = []
+        rows = 0
+        with self._environment.begin() as transaction:
+            cursor = transaction.cursor(db=self._blocks)
+            if not cursor.set_range((after + 1).to_bytes(8, "big")):
+                return result
+            for key, value in cursor:
+                try:
+                    block = decode(value)
+                except JournalError:
+                    block = None
+                result.append((int.from_bytes(key, "big"), block))
+                rows += BLOCK_ROWS if block is None else len(block)
+                if rows >= limit_rows:
+                    break
+        return result
+
+    def trim(self, through: int) -> int:
+        """Delete the blocks up to a sequence; call it after the archive's commit. Return how many."""
+
+        def work(transaction: Any) -> int:
+            deleted = 0
+            cursor = transaction.cursor(db=self._blocks)
+            found = cursor.first()
+            while found and int.from_bytes(cursor.key(), "big") <= through:
+                found = cursor.delete()
+                deleted += 1
+            return deleted
+
+        return self._commit(work)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks that are not yet trimmed."""
+        with self._environment.begin() as transaction:
+            return int(transaction.stat(self._blocks)["entries"])
+
+    # Opening, growing, failing
+
+    def _open(self, map_bytes: int) -> Any:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            data = self.directory / "data.mdb"
+            size = data.stat().st_size if data.exists() else 0
+            return lmdb.Environment(
+                os.fspath(self.directory),
+                map_size=max(map_bytes, 2 * size),
+                max_dbs=4,
+                max_readers=_MAX_READERS,
+                mode=0o600,
+                **({} if size else _NEW_FILE),
+            )
+        except (OSError, lmdb.Error) as error:
+            raise self._error(error) from error
+
+    def _check_length(self) -> None:
+        # LMDB would read beyond the end of a shortened file and die of SIGBUS.
+        needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        size = (self.directory / "data.mdb").stat().st_size
+        if size < needed:
+            raise JournalError(
+                f"{self.directory}/data.mdb has {size} bytes, expected at least {needed}: it was cut short; "
+                "move the directory away and start again"
+            )
+
+    def _begin_file(self, transaction: Any) -> None:
+        version = transaction.get(b"format", db=self._meta)
+        if version is None:
+            transaction.put(b"format", _FORMAT, db=self._meta)
+            transaction.put(b"uuid", secrets.token_hex(16).encode(), db=self._meta)
+            transaction.put(b"next", (1).to_bytes(8, "big"), db=self._meta)
+        elif version != _FORMAT:
+            raise JournalError(
+                f"{self.directory} has journal format {version.decode(errors='replace')}, expected "
+                f"{_FORMAT.decode()}; use the klshm that wrote it, or move the directory away"
+            )
+        self.uuid = transaction.get(b"uuid", db=self._meta).decode()
+        self.next_sequence = int.from_bytes(transaction.get(b"next", db=self._meta), "big")
+
+    def _commit(self, work: Callable[[Any], T]) -> T:
+        try:
+            while True:
+                try:
+                    with self._environment.begin(write=True) as transaction:
+                        return work(transaction)
+                except lmdb.MapFullError:
+                    self._grow()
+        except lmdb.Error as error:
+            raise self._error(error) from error
+
+    def _grow(self) -> None:
+        size = 2 * self._environment.info()["map_size"]
+        if size > _MAX_MAP_BYTES:
+            raise JournalError(
+                f"{self.directory} has grown to {size // 2} bytes, expected less: the archive has not kept up for "
+                "long; see what stops it"
+            )
+        self._environment.set_mapsize(size)
+
+    def _error(self, error: Exception) -> JournalError:
+        place = self.directory
+        if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
+            return JournalError(f"{place} is damaged or no klshm journal ({error}); move it away and start again")
+        if isinstance(error, lmdb.LockError | lmdb.ReadersFullError):
+            return JournalError(f"{place} cannot be locked ({error}); does another engine use it?")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return JournalError(f"cannot use {place}: {reason}; check its permissions and the free space")
+
+
+def _cursor_key(segment_uuid: str, ring: str) -> bytes:
+    return f"cursor/{segment_uuid}/{ring}".encode()
+
+
+def _walk_key(segment_uuid: str, ring: str) -> bytes:
+    return f"walk/{segment_uuid}/{ring}".encode()
+
+
+def _latest_key(symbol: str, interval: str) -> bytes:
+    return f"{symbol}\0{interval}".encode()
+
+
+def _keys(transaction: Any, database: Any, prefix: bytes) -> Iterable[bytes]:
+    cursor = transaction.cursor(db=database)
+    if not cursor.set_range(prefix):
+        return []
+    keys = []
+    for key in cursor.iternext(keys=True, values=False):
+        if not key.startswith(prefix):
+            break
+        keys.append(bytes(key))
+    return keys
