@@ -1,0 +1,65 @@
+"""The all-market ticker arrays: once a second, changed rows only, COIN-M rows mixed in."""
+
+from __future__ import annotations
+
+from .frames import mini_ticker, ticker
+from .hub import Hub
+from .market import Market
+
+
+__all__ = ["Tickers"]
+
+_CM_MINI = (
+    '{{"e":"24hrMiniTicker","E":{e},"s":"{s}","c":"83061.2","o":"82150.1","h":"83903.5","l":"81600.0",'
+    '"v":"1913789","q":"2303.89491534","ps":"{ps}","st":2}}'
+)
+_CM_TICKER = (
+    '{{"e":"24hrTicker","E":{e},"s":"{s}","ps":"{ps}","p":"911.1","P":"1.109","w":"82900.10000000","c":"83061.2","Q":"12",'
+    '"o":"82150.1","h":"83903.5","l":"81600.0","v":"1913789","q":"2303.89491534","O":{o},"C":{c},"F":912345678,"L":912399999,'
+    '"n":54310,"st":2}}'
+)
+_CM = (("BTCUSD_PERP", "BTCUSD"), ("AAVEUSD_PERP", "AAVEUSD"))
+
+
+class Tickers:
+    """Send miniTicker and ticker events for what changed since the last call."""
+
+    def __init__(self, market: Market, hub: Hub) -> None:
+        self._market = market
+        self._hub = hub
+        self._second = 0
+
+    def run(self, now_ms: int) -> None:
+        """Send this second's events."""
+        changed, self._market.changed = self._market.changed, set()
+        self._second += 1
+        hub, market = self._hub, self._market
+        minis = hub.wanted("!miniTicker@arr")
+        fulls = hub.wanted("!ticker@arr")
+        mini_rows: list[str] = []
+        full_rows: list[str] = []
+        for symbol in changed:
+            instrument = market.instruments[symbol]
+            single_name = f"{instrument.lower}@miniTicker"
+            single = self._second % 2 == 0 and hub.wanted(single_name)
+            if not (minis or fulls or single):
+                continue
+            day = instrument.day(now_ms)
+            if day is None:
+                continue
+            if minis:
+                mini_rows.append(mini_ticker(instrument, day, now_ms, row=True))
+            if single:
+                hub.send(single_name, mini_ticker(instrument, day, now_ms, row=False))
+            if fulls:
+                full_rows.append(ticker(instrument, day, now_ms))
+        for name, base in _CM:
+            if minis:
+                mini_rows.append(_CM_MINI.format(e=now_ms, s=name, ps=base))
+            if fulls:
+                opened_ms = now_ms - now_ms % 60_000 - 86_340_000
+                full_rows.append(_CM_TICKER.format(e=now_ms, s=name, ps=base, o=opened_ms, c=now_ms - 1))
+        if minis:
+            hub.send("!miniTicker@arr", f"[{','.join(mini_rows)}]")
+        if fulls:
+            hub.send("!ticker@arr", f"[{','.join(full_rows)}]")
