@@ -153,6 +153,10 @@ PERSISTER: Final = (
     "open_rows_total",
     "trimmed_total",
     "commit_last_ms",
+    "rows_refused_total",
+    "walks_total",
+    "pruned_total",
+    "historian_behind_rows",
 )
 
 LAUNCHER: Final = ("restarts_total", "hung_total", "status_lines_total")

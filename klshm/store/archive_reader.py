@@ -161,4 +161,4 @@ _SERIES: Final = (
 
 
 def _series(found: tuple[Any, ...]) -> Series:
-    return Series(*found[:6], bool(found[6]))
+    return Series._make((*found[:6], bool(found[6])))

@@ -19,7 +19,8 @@ from __future__ import annotations
 import os
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -86,7 +87,7 @@ class Journal:
 
     def cursor(self, segment_uuid: str, ring: str) -> int | None:
         """Return up to which position a ring was journaled; None: nothing of that segment."""
-        with self._environment.begin() as transaction:
+        with self._reading() as transaction:
             value = transaction.get(_cursor_key(segment_uuid, ring), db=self._meta)
         return None if value is None else int.from_bytes(value, "big")
 
@@ -127,7 +128,7 @@ class Journal:
     def owed_walks(self, segment_uuid: str) -> list[str]:
         """Return the rings whose history the archive still has to get."""
         prefix = _walk_key(segment_uuid, "")
-        with self._environment.begin() as transaction:
+        with self._reading() as transaction:
             return [key[len(prefix) :].decode() for key in _keys(transaction, self._meta, prefix)]
 
     def walk_done(self, segment_uuid: str, ring: str) -> None:
@@ -166,7 +167,7 @@ class Journal:
         """Return the open bars, (symbol, interval) to a KLINE scalar, and how many failed their checksum."""
         found: dict[tuple[str, str], Any] = {}
         damaged = 0
-        with self._environment.begin() as transaction:
+        with self._reading() as transaction:
             for key, value in transaction.cursor(db=self._latest):
                 if len(value) != 4 + ROW_BYTES or zlib.crc32(value[4:]) != int.from_bytes(value[:4], "little"):
                     damaged += 1
@@ -181,7 +182,7 @@ class Journal:
         """Return the blocks beyond a sequence, oldest first: sequence and rows, None where damaged."""
         result: list[tuple[int, Batch | None]] = []
         rows = 0
-        with self._environment.begin() as transaction:
+        with self._reading() as transaction:
             cursor = transaction.cursor(db=self._blocks)
             if not cursor.set_range((after + 1).to_bytes(8, "big")):
                 return result
@@ -213,7 +214,7 @@ class Journal:
     @property
     def blocks(self) -> int:
         """Number of blocks that are not yet trimmed."""
-        with self._environment.begin() as transaction:
+        with self._reading() as transaction:
             return int(transaction.stat(self._blocks)["entries"])
 
     # Opening, growing, failing
@@ -257,6 +258,14 @@ class Journal:
             )
         self.uuid = transaction.get(b"uuid", db=self._meta).decode()
         self.next_sequence = int.from_bytes(transaction.get(b"next", db=self._meta), "big")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        try:
+            with self._environment.begin() as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise self._error(error) from error
 
     def _commit(self, work: Callable[[Any], T]) -> T:
         try:
