@@ -77,7 +77,7 @@ class PowerOfTwo:
         return f"a power of two from {self.low} to {self.high}"
 
     def accepts(self, value: Any) -> bool:
-        return self.low <= value <= self.high and value & (value - 1) == 0
+        return bool(self.low <= value <= self.high and value & (value - 1) == 0)
 
 
 @dataclass(frozen=True)

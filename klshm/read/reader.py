@@ -1,0 +1,287 @@
+"""The reader: everything an engine knows, from any process, without asking the engine.
+
+Readers never write and never block a writer. Everything returned is a copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from klshm.config import Config
+from klshm.errors import StaleData, WaitTimeout
+from klshm.intervals import open_time_of
+from klshm.read.bars import Bar, bar_of
+from klshm.read.closed import MOMENTS, Follower, Moment
+from klshm.read.liveness import Liveness
+from klshm.read.snapshot import Snapshot, assemble
+from klshm.read.source import Place, Source, carried_slots
+from klshm.read.status import StatusReport
+from klshm.shm import layout as lay
+from klshm.shm.segment import Segment
+from klshm.shm.view import exchange_now_ms, take_cuts, wait_for_tail
+
+
+__all__ = ["Reader", "Wait"]
+
+Rows = np.ndarray[Any, Any]
+Wait = Literal["futex", "spin"]
+
+_LONGEST_WAIT_S: Final = 0.5
+"""A wait is cut into pieces so that a dead engine is noticed."""
+_ASYNC_WAIT_S: Final = 0.25
+
+
+class Reader:
+    """Reads one engine; made by `attach`.
+
+    Args:
+        segment: The mapped segment; `close` unmaps it.
+        stale_after_s: Silence from which reads raise `StaleData`, seconds.
+        gone_after_s: Silence from which reads raise `EngineGone`, seconds.
+        wait: "futex" or "spin".
+
+    Attributes:
+        source: The views behind it, for those who measure.
+    """
+
+    def __init__(
+        self, segment: Segment, *, stale_after_s: float = 3.0, gone_after_s: float = 10.0, wait: Wait = "futex"
+    ) -> None:
+        self.source = Source(segment)
+        self._segment = segment
+        self._liveness = Liveness(segment, stale_after_s, gone_after_s)
+        self._status = StatusReport(self.source)
+        self._wait = wait
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<klshm.Reader {self.instance} symbols={len(self.symbols())} intervals={','.join(self.intervals)}>"
+
+    def _repr_html_(self) -> str:
+        from klshm.read.frames import to_html
+
+        return to_html(self.status())
+
+    @property
+    def instance(self) -> str:
+        """Name of the engine."""
+        return self._segment.path.name.removeprefix("klshm.")
+
+    @property
+    def intervals(self) -> tuple[str, ...]:
+        """Names of the kept intervals, shortest first."""
+        return self.source.intervals
+
+    @property
+    def config(self) -> Config:
+        """The configuration the engine was started with."""
+        return self.source.config
+
+    # -- bars -------------------------------------------------------------------------------------
+
+    def symbols(self) -> list[str]:
+        """Return the names of all symbols that are carried and not delisted."""
+        return self.source.names()
+
+    def live(self, symbol: str, interval: str) -> Bar:
+        """Return the newest state of an open bar.
+
+        Raises:
+            UnknownSymbol, UnknownInterval: If the engine does not have it.
+            StaleData: If the symbol has no bar yet, or its worker is silent.
+            EngineGone: If the engine stopped, died or was replaced.
+        """
+        place = self.source.place(symbol, interval)
+        self._liveness.check(place.worker)
+        row = self.source.views[place.worker].live_row(place.local_slot, place.interval)
+        if row["state"] == lay.STATE_EMPTY:
+            raise StaleData(f"{symbol} {interval} has no bar yet; try again once its worker has seen it")
+        return bar_of(row.item(), symbol)
+
+    def history(self, symbol: str, interval: str, limit: int, include_live: bool = False) -> Rows:
+        """Return the newest closed bars of a series.
+
+        Args:
+            symbol: Name of the symbol; delisted ones keep their history.
+            interval: Name of the interval.
+            limit: At most so many closed bars; more than memory holds come from the archive.
+            include_live: Put the open bar at the end, beyond `limit`.
+
+        Returns:
+            Shape (n,), dtype KLINE, oldest first. Bars that nobody has are left out.
+        """
+        if limit < 0:
+            raise ValueError(f"limit = {limit}, expected 0 or more")
+        place = self.source.place(symbol, interval)
+        self._liveness.check(place.worker)
+        live = self.source.views[place.worker].live_row(place.local_slot, place.interval)
+        last = self._last_closed(place, live)
+        rows = self.source.history(place, last - (limit - 1) * place.step, last) if limit else np.empty(0, lay.KLINE)
+        if include_live and live["state"] != lay.STATE_EMPTY:
+            rows = np.concatenate((rows, live.reshape(1)))
+        return rows
+
+    def snapshot(self, closed_through: int | None = None, timeout_s: float = 5.0) -> Snapshot:
+        """Return the open bars of the whole market: an exact cut per worker.
+
+        Cuts of different workers lie up to one swap interval apart. With `closed_through` the
+        snapshot is one consistent view of the market: in all of it, every minute that ended by
+        then is closed.
+
+        Args:
+            closed_through: End of a minute, UTC ms, to wait for.
+            timeout_s: Seconds to wait at most.
+
+        Raises:
+            WaitTimeout: If the minute did not close in time.
+        """
+        source = self.source
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            for worker in range(len(source.views)):
+                self._liveness.check(worker)
+            tails = [int(view.block[lay.B_TAIL]) for view in source.views]
+            cuts = take_cuts(source.views)
+            table = source.table.rows()
+            taken = assemble(cuts, table, carried_slots(table), source.intervals)
+            if closed_through is None or (len(taken) and taken.closed_through_ms >= closed_through):
+                return taken
+            remaining_s = deadline_s - time.monotonic()
+            if remaining_s <= 0:
+                raise WaitTimeout(
+                    f"closed through {taken.closed_through_ms}, waited {timeout_s:g} s for {closed_through}; "
+                    "wait longer or see `status`"
+                )
+            if self._wait == "futex":
+                wait_for_tail(self._segment, source.tail_words(), tails, min(remaining_s, _LONGEST_WAIT_S))
+
+    def closed(
+        self,
+        symbols: Collection[str] | None = None,
+        intervals: Collection[str] | None = None,
+        since: int | None = None,
+        when: Moment = "settle",
+        revisions: bool = False,
+        timeout_s: float | None = None,
+    ) -> Iterator[Bar]:
+        """Return an endless iterator over bars as they close, each once, from this call on.
+
+        Args:
+            symbols: Names wanted; None: all, new listings too.
+            intervals: Intervals wanted; None: all that are kept.
+            since: Replay bars that ended after this first, UTC ms, then follow without gap or
+                repeat. To resume, give the `close_time` of the last bar (its fellows of the
+                same minute come again) or that plus 1 (only what ended later).
+            when: "tick" (the clock closed it), "settle" (nothing of it can be under way any
+                more) or "confirmed" (equal to the exchange's own bar).
+            revisions: Also yield later changes of bars that were yielded.
+            timeout_s: Seconds without a bar after which `WaitTimeout` is raised; None: never.
+
+        Raises:
+            UnknownSymbol, UnknownInterval: If the engine does not have it.
+            WaitTimeout, StaleData, EngineGone: While iterating.
+        """
+        return self._iterate(self._follower(symbols, intervals, since, when, revisions), timeout_s)
+
+    async def aclosed(
+        self,
+        symbols: Collection[str] | None = None,
+        intervals: Collection[str] | None = None,
+        since: int | None = None,
+        when: Moment = "settle",
+        revisions: bool = False,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Bar]:
+        """Yield bars as `closed` does; the waiting is done in a thread."""
+        follower = await asyncio.to_thread(self._follower, symbols, intervals, since, when, revisions)
+        waited_from_s = time.monotonic()
+        while True:
+            bars = await asyncio.to_thread(self._next, follower, _ASYNC_WAIT_S)
+            for bar in bars:
+                yield bar
+            waited_from_s = self._patience(bool(bars), waited_from_s, timeout_s)
+
+    def status(self) -> dict[str, Any]:
+        """Return how the engine is: the document that `python -m klshm status --json` prints."""
+        return self._status.collect()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Return if the engine and all its workers live.
+
+        Raises:
+            EngineGone: If the engine stopped, died or was replaced.
+            StaleData: If it is silent.
+        """
+        for worker in range(len(self.source.views)):
+            self._liveness.check(worker)
+
+    def close(self) -> None:
+        """Let go of the segment; the reader cannot be used afterwards."""
+        if hasattr(self, "source"):
+            del self.source, self._status
+            self._segment.close()
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _last_closed(self, place: Place, live: Any) -> int:
+        if live["state"] != lay.STATE_EMPTY:
+            return int(live["open_time"]) - place.step
+        now_ms = exchange_now_ms(self._segment)
+        return open_time_of(self.source.intervals[place.interval], now_ms) - place.step
+
+    def _follower(
+        self,
+        symbols: Collection[str] | None,
+        intervals: Collection[str] | None,
+        since: int | None,
+        when: Moment,
+        revisions: bool,
+    ) -> Follower:
+        if when not in MOMENTS:
+            raise ValueError(f"when = {when!r}, expected one of {', '.join(MOMENTS)}")
+        if isinstance(symbols, str) or isinstance(intervals, str):
+            raise ValueError("symbols and intervals are lists of names, such as ['BTCUSDT']")
+        for symbol in symbols or ():
+            self.source.slot(symbol)
+        self.check()
+        return Follower(self.source, symbols, intervals or self.intervals, since, when, revisions)
+
+    def _iterate(self, follower: Follower, timeout_s: float | None) -> Iterator[Bar]:
+        waited_from_s = time.monotonic()
+        while True:
+            bars = self._next(follower, _LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S))
+            yield from bars
+            waited_from_s = self._patience(bool(bars), waited_from_s, timeout_s)
+
+    def _next(self, follower: Follower, wait_s: float) -> list[Bar]:
+        """Return the bars that are due, waiting for them once."""
+        bars = follower.poll()
+        if bars:
+            return bars
+        self.check()
+        if self._wait == "futex":
+            follower.wait(wait_s)
+        return follower.poll()
+
+    def _patience(self, came: bool, waited_from_s: float, timeout_s: float | None) -> float:
+        now_s = time.monotonic()
+        if came:
+            return now_s
+        if timeout_s is not None and now_s - waited_from_s >= timeout_s:
+            raise WaitTimeout(f"no bar closed within {timeout_s:g} s; wait longer or see `status`")
+        return waited_from_s

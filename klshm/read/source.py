@@ -1,0 +1,178 @@
+"""What a reader reads from: the views of one segment, and the archive behind them."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from klshm.config import Config
+from klshm.errors import UnknownInterval, UnknownSymbol
+from klshm.intervals import length_ms, name_of
+from klshm.settings import from_json
+from klshm.shm import layout as lay
+from klshm.shm.segment import Segment
+from klshm.shm.view import PartitionView, SymbolTable
+
+
+__all__ = ["Place", "Source", "carried_slots"]
+
+Rows = np.ndarray[Any, Any]
+
+
+class Place(NamedTuple):
+    """Where one series lies."""
+
+    symbol: str
+    slot: int
+    worker: int
+    local_slot: int
+    interval: int
+    """Index among the kept intervals."""
+    code: int
+    """Code of the interval in records."""
+    step: int
+    """Length of the interval, ms."""
+    capacity: int
+    """Closed bars that memory can hold and a reader may take."""
+
+
+class Source:
+    """The views of one segment.
+
+    Args:
+        segment: The mapped segment.
+
+    Attributes:
+        views: One per worker.
+        table: The symbols table.
+        codes: Codes of the kept intervals, shortest first.
+        intervals: Their names.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.views = [PartitionView(segment, worker) for worker in range(segment.layout.workers)]
+        self.table = SymbolTable(segment)
+        self.codes = segment.layout.interval_codes
+        self.intervals = tuple(name_of(code) for code in self.codes)
+        self._places: dict[tuple[str, str], Place] = {}
+        self._version = -1
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration the engine was started with."""
+        return from_json(self.segment.config_bytes())
+
+    def place(self, symbol: str, interval: str) -> Place:
+        """Return where a series lies.
+
+        Raises:
+            UnknownSymbol: If the engine does not carry the symbol; names the nearest.
+            UnknownInterval: If it does not keep the interval; names those it does.
+        """
+        version = self.table.version
+        if version != self._version:
+            self._places.clear()
+            self._version = version
+        place = self._places.get((symbol, interval))
+        if place is None:
+            place = self.place_of(self.slot(symbol), self.interval_index(interval))
+            self._places[symbol, interval] = place
+        return place
+
+    def place_of(self, slot: int, interval: int) -> Place:
+        """Return where the series of a slot and of the interval with that index lies."""
+        listing = self.table.row(slot)
+        return Place(
+            symbol=self.table.name(slot),
+            slot=slot,
+            worker=int(listing["worker"]),
+            local_slot=int(listing["local_slot"]),
+            interval=interval,
+            code=self.codes[interval],
+            step=length_ms(self.intervals[interval]),
+            capacity=self.segment.layout.history_rows[interval] - 2,
+        )
+
+    def slot(self, symbol: str) -> int:
+        """Return the slot of a symbol.
+
+        Raises:
+            UnknownSymbol: If the engine does not carry it; names the nearest.
+        """
+        slot = self.table.find(symbol)
+        if slot < 0:
+            raise UnknownSymbol(f"symbol {symbol!r} is not carried by this engine; {_nearest(symbol, self.names())}")
+        return slot
+
+    def interval_index(self, interval: str) -> int:
+        """Return the index of an interval among the kept ones.
+
+        Raises:
+            UnknownInterval: If it is not kept; names those that are.
+        """
+        if interval not in self.intervals:
+            raise UnknownInterval(f"interval {interval!r} is not kept; kept are {', '.join(self.intervals)}")
+        return self.intervals.index(interval)
+
+    def tail_words(self) -> list[int]:
+        """Return the word of each worker's log tail, which readers wait on."""
+        layout = self.segment.layout
+        return [layout.partition_offset(worker) // 8 + lay.B_TAIL for worker in range(layout.workers)]
+
+    def names(self) -> list[str]:
+        """Return the names of all symbols that are not delisted, by slot."""
+        rows = self.table.rows()
+        return [bytes(name).decode() for name in rows["name"][carried_slots(rows)]]
+
+    def history(self, place: Place, first_ms: int, last_ms: int) -> Rows:
+        """Return the closed bars of a series that memory holds, and older ones from the archive.
+
+        Args:
+            place: The series.
+            first_ms: Open time of the first bar wanted, aligned.
+            last_ms: Open time of the last bar wanted, aligned.
+
+        Returns:
+            Shape (n,), dtype KLINE, oldest first; bars that nobody has are left out.
+        """
+        view = self.views[place.worker]
+        rows = view.history(place.local_slot, place.interval, first_ms, last_ms)
+        oldest = last_ms - (place.capacity - 1) * place.step
+        if first_ms >= oldest:
+            return rows
+        older = self._archived(place, first_ms, oldest - place.step)
+        return np.concatenate((older, rows)) if len(older) else rows
+
+    def _archived(self, place: Place, first_ms: int, last_ms: int) -> Rows:
+        # Only here, so that a reader loads SQLite when it asks for more than memory holds.
+        from klshm.store.archive import read_series
+        from klshm.store.names import archive_path, data_directory
+
+        path = archive_path(data_directory(self.config))
+        if not path.exists():
+            return np.empty(0, dtype=lay.KLINE)
+        rows = read_series(path, place.symbol, self.intervals[place.interval], first_ms, last_ms)
+        rows["slot"] = place.slot
+        return rows
+
+
+def carried_slots(table: Rows) -> Rows:
+    """Return the slots of all symbols that are not delisted.
+
+    Args:
+        table: The symbols table, dtype SYMBOL.
+
+    Returns:
+        Shape (n,), dtype int64.
+    """
+    status = table["status"]
+    return np.flatnonzero((status != lay.SYMBOL_EMPTY) & (status != lay.SYMBOL_DELISTED))
+
+
+def _nearest(symbol: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(symbol.upper(), names, n=3)
+    return f"nearest are {', '.join(near)}" if near else f"it carries {len(names)} symbols: list them with `symbols`"
