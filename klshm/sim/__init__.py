@@ -5,4 +5,5 @@ It is the oracle that judges the engine, so it imports nothing of the engine. St
 
 from __future__ import annotations
 
+
 __all__: list[str] = []

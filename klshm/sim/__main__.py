@@ -26,24 +26,59 @@ _PR_SET_PDEATHSIG = 1
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m klshm.sim",
-        description="A local Binance USD-M futures exchange: market data by REST (/fapi/v1) and WebSocket (/market, /public).",
+        description="A local Binance USD-M futures exchange: market data by REST (/fapi/v1) and WebSocket.",
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    add("--port", type=_whole(0, 65_535), default=0, help="port, 0 for any (default); printed as one JSON line when ready")
+    add(
+        "--port",
+        type=_whole(0, 65_535),
+        default=0,
+        help="port, 0 for any (default); printed as one JSON line when ready",
+    )
     add("--seed", type=_whole(0, 2**31), default=1, help="seed of the market (default %(default)s)")
-    add("--symbols", type=_whole(1, 5_000), default=None, help="number of trading USDT perpetuals (default 40; 1 with --replay)")
+    add(
+        "--symbols",
+        type=_whole(1, 5_000),
+        default=None,
+        help="number of trading USDT perpetuals (default 40; 1 with --replay)",
+    )
     add("--rate", type=float, default=400.0, help="trades per second over all symbols (default %(default)s)")
-    add("--start-at", type=_instant, default=None, metavar="TIME", help="first instant, ISO-8601 UTC or ms (default: now)")
-    add("--boundary-effect", action=argparse.BooleanOptionalAction, default=True, help="aggTrades may cross minute ends")
+    add(
+        "--start-at",
+        type=_instant,
+        default=None,
+        metavar="TIME",
+        help="first instant, ISO-8601 UTC or ms (default: now)",
+    )
+    add(
+        "--boundary-effect", action=argparse.BooleanOptionalAction, default=True, help="aggTrades may cross minute ends"
+    )
     add("--id-gaps", action=argparse.BooleanOptionalAction, default=True, help="some trade ids are skipped")
     add("--frame-mode", choices=("lead", "tick"), default="lead", help="kline frames on a trade, or every 250 ms")
-    add("--empty-frames", choices=("none", "open", "final"), default="none", help="kline frames of minutes without a trade")
+    add(
+        "--empty-frames",
+        choices=("none", "open", "final"),
+        default="none",
+        help="kline frames of minutes without a trade",
+    )
     add("--history-days", type=_whole(1, 5_000), default=400, help="age of the oldest listing (default %(default)s)")
     add("--replay", action="append", default=[], metavar="[SYMBOL=]FILE", help="play a recording; repeatable")
-    add("--replay-lead", type=float, default=10.0, metavar="S", help="seconds before the first record (default %(default)s)")
+    add(
+        "--replay-lead",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds before the first record (default %(default)s)",
+    )
     add("--faults", default="", metavar="SPEC", help="a schedule of faults: standard")
-    add("--time-factor", type=float, default=1.0, metavar="F", help="scales ping interval, pong deadline and greatest age")
+    add(
+        "--time-factor",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="scales ping interval, pong deadline and greatest age",
+    )
     add("--weight-limit", type=_whole(1, 10**9), default=2_400, help="REST weight per minute and address")
     add("--exit-with-parent", action="store_true", help="end when the parent process ends")
     return parser
@@ -138,7 +173,10 @@ def main(arguments: list[str] | None = None) -> int:
             runner.run(_run(simulator))
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
-        print(f"klshm.sim: cannot listen on {where} ({error.strerror}); stop the other process or use --port 0", file=sys.stderr)
+        print(
+            f"klshm.sim: cannot listen on {where} ({error.strerror}); stop the other process or use --port 0",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         return 0

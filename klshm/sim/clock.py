@@ -36,9 +36,7 @@ def parse_instant_ms(text: str) -> int:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
-            f"found {text!r}, expected ISO-8601 such as 2026-11-22T23:59:50Z or milliseconds"
-        ) from None
+        raise ValueError(f"found {text!r}, expected ISO-8601 such as 2026-11-22T23:59:50Z or milliseconds") from None
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
     return round(instant.timestamp() * 1000)

@@ -146,7 +146,9 @@ class Faults:
             try:
                 until_ms = now_ms + int(float(parameters["seconds"]) * 1000)
             except (KeyError, TypeError, ValueError):
-                raise UnknownFault(f"fault {name} needs the number seconds, found {parameters.get('seconds')!r}") from None
+                raise UnknownFault(
+                    f"fault {name} needs the number seconds, found {parameters.get('seconds')!r}"
+                ) from None
             self._lasting.setdefault(name, []).append(_Lasting(until_ms, parameters))
         return None
 
@@ -233,7 +235,9 @@ class Faults:
             return False
         for entry in self._lasting["mute"]:
             wanted, symbol = entry.parameters.get("stream", "aggTrade"), entry.parameters.get("symbol")
-            own = event.stream.partition("@")[0].upper() if isinstance(event, RawEvent) else event.instrument.spec.symbol
+            own = (
+                event.stream.partition("@")[0].upper() if isinstance(event, RawEvent) else event.instrument.spec.symbol
+            )
             if wanted == kind and symbol in (None, own):
                 return True
         return False

@@ -65,8 +65,9 @@ def _kline_parts(spec: SymbolSpec, event: KlineEvent) -> tuple[str, str]:
     head = f'"t":{bar.open_time},"T":{next_open_ms(event.interval, bar.open_time) - 1}'
     tail = (
         f'"o":"{decimal(bar.open, p)}","c":"{decimal(bar.close, p)}","h":"{decimal(bar.high, p)}",'
-        f'"l":"{decimal(bar.low, p)}","v":"{decimal(bar.volume, q)}","n":{bar.count},"x":{"true" if event.final else "false"},'
-        f'"q":"{decimal(bar.quote, p + q)}","V":"{decimal(bar.taker_volume, q)}","Q":"{decimal(bar.taker_quote, p + q)}","B":"0"'
+        f'"l":"{decimal(bar.low, p)}","v":"{decimal(bar.volume, q)}","n":{bar.count},'
+        f'"x":{"true" if event.final else "false"},"q":"{decimal(bar.quote, p + q)}",'
+        f'"V":"{decimal(bar.taker_volume, q)}","Q":"{decimal(bar.taker_quote, p + q)}","B":"0"'
     )
     return head, tail
 
@@ -96,7 +97,8 @@ def mini_ticker(instrument: Instrument, day: Bar, event_ms: int, *, row: bool) -
     p, q = spec.price_decimals, spec.quantity_decimals
     extra = f',"ps":"{spec.pair}"' if row else ""
     return (
-        f'{{"e":"24hrMiniTicker","E":{event_ms},"s":"{spec.symbol}","c":"{decimal(day.close, p)}","o":"{decimal(day.open, p)}",'
+        f'{{"e":"24hrMiniTicker","E":{event_ms},"s":"{spec.symbol}",'
+        f'"c":"{decimal(day.close, p)}","o":"{decimal(day.open, p)}",'
         f'"h":"{decimal(day.high, p)}","l":"{decimal(day.low, p)}","v":"{decimal(day.volume, q)}",'
         f'"q":"{decimal(day.quote, p + q)}"{extra},"st":1}}'
     )
@@ -118,8 +120,8 @@ def ticker(instrument: Instrument, day: Bar, event_ms: int) -> str:
     return (
         f'{{"e":"24hrTicker","E":{event_ms},"s":"{spec.symbol}","ps":"{spec.pair}","p":"{change}","P":"{percent}","w":"{mean}",'
         f'"c":"{decimal(day.close, p)}","Q":"{last}","o":"{decimal(day.open, p)}","h":"{decimal(day.high, p)}",'
-        f'"l":"{decimal(day.low, p)}","v":"{decimal(day.volume, q)}","q":"{decimal(day.quote, p + q)}","O":{day.open_time},'
-        f'"C":{event_ms - 1},"F":{day.first_id},"L":{day.last_id},"n":{day.count},"st":1}}'
+        f'"l":"{decimal(day.low, p)}","v":"{decimal(day.volume, q)}","q":"{decimal(day.quote, p + q)}",'
+        f'"O":{day.open_time},"C":{event_ms - 1},"F":{day.first_id},"L":{day.last_id},"n":{day.count},"st":1}}'
     )
 
 

@@ -13,7 +13,22 @@ import numpy as np
 from .bars import Bar
 from .intervals import DAY_MS, MINUTE_MS, WEEK_MS, WEEK_OFFSET_MS, next_open_ms
 from .ladder import (
-    BUY_N, BUY_Q, BUY_V, CLOSE, COLUMNS, HIGH, LOW, OPEN, PREVIOUS, SELL_N, SELL_Q, SELL_V, Ints, fold_rows, split, uniforms,
+    BUY_N,
+    BUY_Q,
+    BUY_V,
+    CLOSE,
+    COLUMNS,
+    HIGH,
+    LOW,
+    OPEN,
+    PREVIOUS,
+    SELL_N,
+    SELL_Q,
+    SELL_V,
+    Ints,
+    fold_rows,
+    split,
+    uniforms,
 )  # fmt: skip
 from .symbols import SymbolSpec
 
@@ -95,13 +110,10 @@ class History:
         Raises:
             ValueError: a bar lies wholly outside.
         """
-        result: list[Bar] = []
         whole = [at for at in opens if at >= self.first_ms and next_open_ms(interval, at) <= self.end_ms]
         inside = set(whole)
         folded = iter(self._whole(interval, whole) if whole else ())
-        for at in opens:
-            result.append(next(folded) if at in inside else self.fold(at, at, next_open_ms(interval, at)))
-        return result
+        return [next(folded) if at in inside else self.fold(at, at, next_open_ms(interval, at)) for at in opens]
 
     def fold(self, open_time: int, from_ms: int, to_ms: int) -> Bar:
         """Fold the minutes of [from_ms, to_ms) that exist into one bar.
@@ -111,7 +123,9 @@ class History:
         """
         from_ms, to_ms = max(from_ms, self.first_ms), min(to_ms, self.end_ms)
         if from_ms >= to_ms:
-            raise ValueError(f"found no historic minute in {from_ms}..{to_ms} of {self.spec.symbol}, expected at least one")
+            raise ValueError(
+                f"found no historic minute in {from_ms}..{to_ms} of {self.spec.symbol}, expected at least one"
+            )
         rows = np.concatenate(self._cover(_WEEK, from_ms, to_ms))
         return self._bar(open_time, fold_rows(rows, np.zeros(1, dtype=np.int64))[0])
 

@@ -146,7 +146,9 @@ class Instrument:
         pieces += self.rows.between(max(from_ms, self.first_bar_ms or 0), minute_ms)
         return fold(pieces[0].open_time, pieces) if pieces else None
 
-    def select_agg_trades(self, from_id: int | None, start_ms: int | None, end_ms: int | None, limit: int) -> list[Group]:
+    def select_agg_trades(
+        self, from_id: int | None, start_ms: int | None, end_ms: int | None, limit: int
+    ) -> list[Group]:
         """Return kept aggTrades: from an id, from a time, or the most recent ones; bounds inclusive."""
         kept = list(self.agg_trades)
         low, high = 0, len(kept)

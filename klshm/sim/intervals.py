@@ -5,7 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
-__all__ = ["INTERVALS", "MINUTE_MS", "DAY_MS", "WEEK_MS", "WEEK_OFFSET_MS", "next_open_ms", "open_ms", "previous_open_ms"]
+__all__ = [
+    "INTERVALS",
+    "MINUTE_MS",
+    "DAY_MS",
+    "WEEK_MS",
+    "WEEK_OFFSET_MS",
+    "next_open_ms",
+    "open_ms",
+    "previous_open_ms",
+]
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000

@@ -11,7 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-__all__ = ["BUY_N", "BUY_Q", "BUY_V", "CLOSE", "COLUMNS", "HIGH", "LOW", "OPEN", "PREVIOUS", "SELL_N", "SELL_Q", "SELL_V"]
+__all__ = [
+    "BUY_N",
+    "BUY_Q",
+    "BUY_V",
+    "CLOSE",
+    "COLUMNS",
+    "HIGH",
+    "LOW",
+    "OPEN",
+    "PREVIOUS",
+    "SELL_N",
+    "SELL_Q",
+    "SELL_V",
+]
 __all__ += ["Ints", "fold_rows", "split", "uniforms"]
 
 OPEN, HIGH, LOW, CLOSE, BUY_N, BUY_V, BUY_Q, SELL_N, SELL_V, SELL_Q, PREVIOUS = range(11)

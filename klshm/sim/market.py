@@ -242,9 +242,11 @@ class Market:
 
     def _empty(self, at_ms: int, minute_ms: int, out: list[Event]) -> None:
         for instrument in self._living():
-            for series in instrument.series.values():
-                if series.bar.open_time == minute_ms and series.bar.count == 0:
-                    out.append(KlineEvent(at_ms, instrument, series.interval, series.bar.copy(), False))
+            out.extend(
+                KlineEvent(at_ms, instrument, series.interval, series.bar.copy(), False)
+                for series in instrument.series.values()
+                if series.bar.open_time == minute_ms and series.bar.count == 0
+            )
         self._push(minute_ms + MINUTE_MS + EMPTY_OPEN_MS, _EMPTY, None, minute_ms + MINUTE_MS)
 
     def _tick(self, at_ms: int, out: list[Event]) -> None:
@@ -256,9 +258,11 @@ class Market:
                 series.roll(at_ms)
             if instrument.dirty:
                 instrument.dirty = False
-                for series in instrument.series.values():
-                    if series.bar.count and series not in over:
-                        out.append(KlineEvent(at_ms, instrument, series.interval, series.bar.copy(), False))
+                out.extend(
+                    KlineEvent(at_ms, instrument, series.interval, series.bar.copy(), False)
+                    for series in instrument.series.values()
+                    if series.bar.count and series not in over
+                )
         self._push(at_ms + FRAME_GAP_MS, _TICK, None, None)
 
     # Listing and delisting

@@ -70,16 +70,28 @@ class Session:
         try:
             message = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            return _error(3, f"Invalid JSON: expected value at line {error.lineno} column {error.colno}", None), [], [], None
+            return (
+                _error(3, f"Invalid JSON: expected value at line {error.lineno} column {error.colno}", None),
+                [],
+                [],
+                None,
+            )
         if not isinstance(message, dict):
             return _error(3, "Invalid JSON: expected value at line 1 column 1", None), [], [], None
         identity = message.get("id")
         method = message.get("method")
         if method is None:
-            return _error(2, f"Invalid request: missing field `method` at line 1 column {len(text)}", identity), [], [], None
+            return (
+                _error(2, f"Invalid request: missing field `method` at line 1 column {len(text)}", identity),
+                [],
+                [],
+                None,
+            )
         if method not in _METHODS:
             column = text.find(str(method)) + len(str(method)) + 1
-            problem = f"Invalid request: unknown variant `{method}`, expected one of {_EXPECTED} at line 1 column {column}"
+            problem = (
+                f"Invalid request: unknown variant `{method}`, expected one of {_EXPECTED} at line 1 column {column}"
+            )
             return _error(2, problem, identity), [], [], None
         if not _valid_identity(identity):
             return _error(2, "Invalid request: request ID must be an unsigned integer", None), [], [], None

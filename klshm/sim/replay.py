@@ -93,7 +93,9 @@ def load(symbol: str, paths: list[Path], price_decimals: int = 0, quantity_decim
     rows += [payload for payload, _ in frames if payload.get("e") == "aggTrade"]
     klines = [payload["k"] for payload, _ in frames if payload.get("e") == "kline"]
     if not rows and not klines:
-        raise ReplayError(f"{', '.join(map(str, paths))}: found no trade, aggTrade or kline frame, expected {_EXPECTED}")
+        raise ReplayError(
+            f"{', '.join(map(str, paths))}: found no trade, aggTrade or kline frame, expected {_EXPECTED}"
+        )
     try:
         prices = [_cell(row, _PRICE) for row in rows] + [k[c] for k in klines for c in "ohlc"]
         quantities = [_cell(row, _QUANTITY) for row in rows] + [k["v"] for k in klines]

@@ -148,7 +148,9 @@ class RestApi:
         lost = from_id is not None and from_id < (kept[0].agg_id if kept else instrument.grouper.next_id)
         if lost or (start_ms is not None and start_ms < oldest_ms) or (end_ms is not None and end_ms < oldest_ms):
             raise _Refusal(-4166, "Search window is restricted to recent 2 days only.")
-        return [agg_row(instrument.spec, group) for group in instrument.select_agg_trades(from_id, start_ms, end_ms, limit)]
+        return [
+            agg_row(instrument.spec, group) for group in instrument.select_agg_trades(from_id, start_ms, end_ms, limit)
+        ]
 
     def _trades(self, request: web.Request) -> object:
         instrument = self._instrument(request, "symbol")

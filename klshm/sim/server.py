@@ -22,8 +22,8 @@ from .rest import RestApi
 from .symbols import SymbolSpec, catalogue
 from .tickers import Tickers
 from .trades import TradeSource
-from .weights import LIMIT, WeightLedger
 from .websocket import Gate
+from .weights import LIMIT, WeightLedger
 
 
 __all__ = ["Settings", "Simulator"]
@@ -170,11 +170,20 @@ class Simulator:
         if symbol in self.market.instruments:
             raise UnknownFault(f"found symbol {symbol} listed already, expected a new name")
         delay_ms = int(float(parameters.get("delay_s", 10)) * 1000)
-        base = symbol.removesuffix("USDT")
         spec = SymbolSpec(
-            symbol, base, 5, 1, 0, 123_450, 300, pair=symbol, status="PENDING_TRADING",
-            trades_per_s=float(parameters.get("trades_per_s", 3.0)), onboard_ms=now_ms + delay_ms, first_trade_ms=now_ms + delay_ms + 800,
-        )  # fmt: skip
+            symbol=symbol,
+            base=symbol.removesuffix("USDT"),
+            price_decimals=5,
+            tick=1,
+            quantity_decimals=0,
+            reference_price=123_450,
+            order_size=300,
+            pair=symbol,
+            status="PENDING_TRADING",
+            trades_per_s=float(parameters.get("trades_per_s", 3.0)),
+            onboard_ms=now_ms + delay_ms,
+            first_trade_ms=now_ms + delay_ms + 800,
+        )
         self.settle()
         instrument = self.market.list_symbol(spec)
         for interval in INTERVALS:
@@ -186,12 +195,14 @@ class Simulator:
 
     def _plan_listing(self, spec: SymbolSpec, at_ms: int) -> None:
         # Real listings repeat the announcement; see the recorded sequences.
-        self.market.schedule_status(max(self.clock.now_ms(), at_ms - 5_000), spec.symbol, "PENDING_TRADING", change=False)
+        self.market.schedule_status(
+            max(self.clock.now_ms(), at_ms - 5_000), spec.symbol, "PENDING_TRADING", change=False
+        )
         self.market.schedule_status(at_ms, spec.symbol, "TRADING")
 
     def _delist_symbol(self, parameters: Parameters, now_ms: int) -> object:
         trading = [i for i in self.market.instruments.values() if i.status == "TRADING" and not i.spec.extra]
-        symbol = str(parameters.get("symbol", trading[-1].spec.symbol if trading else "")).upper()
+        symbol = str(parameters.get("symbol", trading[len(trading) // 2].spec.symbol if trading else "")).upper()
         instrument = self.market.instruments.get(symbol)
         if instrument is None:
             raise UnknownFault(f"found no symbol {symbol!r}, expected a listed one")
@@ -272,5 +283,3 @@ def _specs(settings: Settings, start_ms: int, recordings: list[Recording]) -> li
     if settings.symbols is None:
         others = [spec for spec in others if spec.status != "TRADING"]
     return replayed + others
-
-

@@ -153,7 +153,9 @@ def _odd_rows(start_ms: int, history_days: int) -> list[SymbolSpec]:
         replace(make(btc, 0.2), symbol=quarter, contract_type="CURRENT_QUARTER", delivery_ms=delivery_ms),
         replace(make(eth, 0.2), symbol="ETHUSDC", pair="ETHUSDC", quote="USDC"),
         replace(make(("OMG", 0.28, 4, 4, 1), 0.05), status="SETTLING", delivery_ms=dead_ms),
-        replace(make(("SOON", 0.5, 5, 5, 0), 0.05), status="PENDING_TRADING", onboard_ms=soon_ms, first_trade_ms=soon_ms),
+        replace(
+            make(("SOON", 0.5, 5, 5, 0), 0.05), status="PENDING_TRADING", onboard_ms=soon_ms, first_trade_ms=soon_ms
+        ),
         replace(make(("ODD", 1.5, 4, 4, 1), 0.05), contract_type="PREDICTION_PERPETUAL"),
     ]
 

@@ -1,4 +1,4 @@
-"""Generated trades of one symbol: Poisson orders that sweep one or more price levels, seeded, in order of time and id."""
+"""Generated trades of one symbol: Poisson orders that sweep one or more price levels, in order of time and id."""
 
 from __future__ import annotations
 

@@ -56,12 +56,14 @@ class Gate:
                 connection.put(websocket_frame(str(now_ms).encode(), 9))
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(autoping=False, autoclose=True, compress=False, max_msg_size=1 << 20, timeout=1.0)
+        socket = web.WebSocketResponse(
+            autoping=False, autoclose=True, compress=False, max_msg_size=1 << 20, timeout=1.0
+        )
         if not socket.can_prepare(request).ok:
             return web.Response(status=400, text="expected a WebSocket handshake")
         await socket.prepare(request)
         route, kind = _parse(request.path)
-        transport = cast(asyncio.Transport, request.transport)
+        transport = cast("asyncio.Transport", request.transport)
         connection = self._hub.add(route, kind == "stream", transport, self._clock.now_ms())
         try:
             self._from_url(connection, request, kind)
@@ -84,17 +86,20 @@ class Gate:
 
     def _on_message(self, connection: Connection, kind: WSMsgType, data: object) -> bool:
         if kind == WSMsgType.PONG:
-            if connection.awaited_pong_ms is not None and bytes(cast(bytes, data)) == str(connection.last_ping_ms).encode():
+            if (
+                connection.awaited_pong_ms is not None
+                and bytes(cast("bytes", data)) == str(connection.last_ping_ms).encode()
+            ):
                 connection.awaited_pong_ms = None
             return True
         if not connection.bucket.take(self._clock.now_ms()):
             connection.close(1008, "Too many requests")
             return False
         if kind == WSMsgType.PING:
-            connection.put(websocket_frame(bytes(cast(bytes, data)), 10))
+            connection.put(websocket_frame(bytes(cast("bytes", data)), 10))
             return True
         if kind == WSMsgType.BINARY:
-            data = bytes(cast(bytes, data)).decode(errors="replace")
+            data = bytes(cast("bytes", data)).decode(errors="replace")
         elif kind != WSMsgType.TEXT:
             return False
         reply, fresh, dropped, close = connection.session.handle(str(data))
