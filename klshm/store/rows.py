@@ -16,11 +16,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE
 
 
-__all__ = ["CELLS", "COLUMNS", "NO_SLOT", "decode_rows", "encode_rows", "is_intact", "ranks"]
+__all__ = ["CELLS", "COLUMNS", "NO_SLOT", "amended", "decode_rows", "encode_rows", "is_intact"]
 
 Rows = np.ndarray[Any, Any]
 Values = tuple[Any, ...]
@@ -48,12 +47,6 @@ _PLAIN: Final = ("open_time", *_FLOATS, "trade_count", "state", "flags", "revisi
 
 NO_SLOT: Final = 0xFFFF
 """Slot of rows that come from the archive: they know their symbol's name only."""
-
-
-def ranks(state: Rows, flags: Rows) -> Rows:
-    """Return how much bars can be trusted: confirmed 3, closed 2, closed and partial 1, live 0."""
-    partial = (flags & lay.FLAG_PARTIAL) != 0
-    return np.where(state == lay.STATE_CONFIRMED, 3, np.where(state == lay.STATE_CLOSED, 2 - partial, 0))
 
 
 def encode_rows(rows: Rows) -> list[Values]:
