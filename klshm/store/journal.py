@@ -203,9 +203,8 @@ class Journal:
         def work(transaction: Any) -> int:
             deleted = 0
             cursor = transaction.cursor(db=self._blocks)
-            found = cursor.first()
-            while found and int.from_bytes(cursor.key(), "big") <= through:
-                found = cursor.delete()
+            while cursor.first() and int.from_bytes(cursor.key(), "big") <= through:
+                cursor.delete()
                 deleted += 1
             return deleted
 

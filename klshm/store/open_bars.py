@@ -18,6 +18,8 @@ from klshm.store.segment_rows import OPEN, Namer
 
 __all__ = ["OpenBars"]
 
+Rows = np.ndarray[Any, Any]
+
 _LOOK_S: Final = 0.5  # between two looks at how many changed
 
 
@@ -37,8 +39,8 @@ class OpenBars:
         self._views = [PartitionView(segment, worker) for worker in range(layout.workers)]
         self._namer = namer
         self._store = store
-        self._stored = [np.zeros((layout.slots, layout.intervals), dtype=np.int64) for _ in self._views]
-        self._pending: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        self._stored: list[Rows] = [np.zeros((layout.slots, layout.intervals), dtype=np.int64) for _ in self._views]
+        self._pending = self._stored
         self._looked_s = 0.0
         self._stored_s = 0.0
 

@@ -26,7 +26,7 @@ START = 1_760_000_040_000 // MINUTE * MINUTE
 INTERVALS = ("1m", "5m")
 
 
-def bars(open_times: Any, *, slot: int = 0, interval: str = "1m", **fields: Any) -> Any:
+def bars(open_times: Any, *, slot: Any = 0, interval: str | int = "1m", **fields: Any) -> Any:
     """Return closed bars whose values follow from their open times, shape (n,), dtype KLINE."""
     rows = np.zeros(len(open_times), dtype=KLINE)
     rows["open_time"] = open_times
@@ -34,7 +34,8 @@ def bars(open_times: Any, *, slot: int = 0, interval: str = "1m", **fields: Any)
     rows["open"], rows["high"], rows["low"], rows["close"] = price, price + 1.5, price - 0.25, price + 0.125
     rows["volume"], rows["quote_volume"], rows["trade_count"] = price / 3, price * 7, rows["open_time"] // MINUTE % 97
     rows["taker_buy_volume"], rows["taker_buy_quote_volume"] = price / 5, price * 3
-    rows["slot"], rows["interval"], rows["state"], rows["revision"] = slot, code_of(interval), lay.STATE_CLOSED, 1
+    rows["slot"], rows["state"], rows["revision"] = slot, lay.STATE_CLOSED, 1
+    rows["interval"] = interval if isinstance(interval, int) else code_of(interval)
     rows["price_decimals"], rows["quantity_decimals"] = 2, 3
     for name, value in fields.items():
         rows[name] = value
@@ -131,7 +132,7 @@ class Engine:
             index = (int(row["open_time"]) - anchor_ms(name)) // length_ms(name) % self.layout.history_rows[interval]
             at = self.layout.history_row(int(row["slot"]) // self.layout.workers, interval) + index
             word = self.layout.history_offset(worker) // 8 + at * ROW_WORDS
-            write_row(self.words, word, np.frombuffer(row.tobytes(), dtype=np.int64), 0)
+            write_row(self.words, word, np.frombuffer(bytearray(row.tobytes()), dtype=np.int64), 0)
 
     def live_word(self, slot: int, interval: str) -> int:
         worker, local = slot % self.layout.workers, slot // self.layout.workers
@@ -142,7 +143,7 @@ class Engine:
         """Write open bars into the live tables."""
         for row in rows:
             slot, interval = int(row["slot"]), INTERVALS[self.layout.interval_codes.index(int(row["interval"]))]
-            image = np.frombuffer(row.tobytes(), dtype=np.int64)
+            image = np.frombuffer(bytearray(row.tobytes()), dtype=np.int64)
             write_row(self.words, self.live_word(slot, interval), image, 0)
             worker = slot % self.layout.workers
             mark_row(self.dirty[worker], (self.live_word(slot, interval) * 8 - self.layout.live_offset(worker)) // 128)
