@@ -14,10 +14,11 @@ import itertools
 import json
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from klshm.errors import IpBanned
 from klshm.exchange.governor import Governor, GovernorState, Priority
@@ -26,6 +27,9 @@ from klshm.exchange.governor import Governor, GovernorState, Priority
 __all__ = ["Gate", "StateFile", "default_state_path"]
 
 _log = logging.getLogger(__name__)
+
+_KEEP_MS: Final = 7 * 86_400_000
+"""Longer than the longest ban, three days."""
 
 
 def default_state_path() -> Path:
@@ -65,7 +69,9 @@ class StateFile:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 entries = self._read()
                 state.merge(_state_of(entries.get(self._key)))
-                entries[self._key] = asdict(state)
+                now_ms = time.time_ns() // 1_000_000
+                entries = {k: v for k, v in entries.items() if _saved_ms(v) > now_ms - _KEEP_MS}
+                entries[self._key] = {**asdict(state), "saved_ms": now_ms}
                 temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
                 temporary.write_text(json.dumps(entries, indent=1))
                 os.replace(temporary, self._path)
@@ -87,6 +93,11 @@ class StateFile:
         if not self._warned:
             _log.warning("request weight state: %s", text)
             self._warned = True
+
+
+def _saved_ms(entry: object) -> int:
+    saved_ms = entry.get("saved_ms") if isinstance(entry, dict) else None
+    return saved_ms if isinstance(saved_ms, int) else 0
 
 
 def _state_of(entry: object) -> GovernorState:

@@ -73,9 +73,7 @@ class GovernorState:
 
     def merge(self, other: GovernorState) -> None:
         """Take over what another process of the same address knows and this one does not."""
-        if other.minute > self.minute:
-            self.minute, self.used = other.minute, other.used
-        elif other.minute == self.minute:
+        if other.minute == self.minute:
             self.used = max(self.used, other.used)
         self.blocked_until_ms = max(self.blocked_until_ms, other.blocked_until_ms)
         self.banned_until_ms = max(self.banned_until_ms, other.banned_until_ms)
@@ -135,7 +133,7 @@ class Governor:
     def sent(self, now_ms: int, weight: int) -> None:
         """Count a request that goes out now; refused ones cost as much as answered ones."""
         minute = self._minute(now_ms)
-        if minute > self.state.minute:
+        if minute != self.state.minute:  # also backwards: the exchange's clock was only guessed before
             self.state.minute, self.state.used = minute, 0
         self.state.used += weight
 

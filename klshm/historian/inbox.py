@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from klshm.shm import layout as lay
-from klshm.shm.layout import KLINE, ROW_WORDS
+from klshm.shm.layout import KLINE
 from klshm.shm.ring import RingProducer
 from klshm.shm.segment import Segment
 
@@ -116,12 +116,15 @@ class Outlet:
             self._urgent.append(rows)
             self.flush()
 
+    def append(self, rows: Rows) -> None:
+        """Send rows after all bulk rows sent before; never waits."""
+        if len(rows):
+            self._bulk.append(rows)
+            self.flush()
+
     async def bulk(self, rows: Rows) -> None:
         """Send rows in order; waits while the queue is full."""
-        if not len(rows):
-            return
-        self._bulk.append(rows)
-        self.flush()
+        self.append(rows)
         while sum(map(len, self._bulk)) > self._queue_rows:
             self._room.clear()
             await self._room.wait()

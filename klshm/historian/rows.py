@@ -138,7 +138,7 @@ def _set_decimals(rows: Rows, raw: Sequence[RestKline], price_decimals: int, qua
         for name, residual in _Quotes:
             value = float(rows[name][index])
             if value * scale >= _RESIDUAL_FROM:
-                rows[residual][index] = _units(getattr(row, name), price + quantity) - split(value, scale)
+                rows[residual][index] = _units(getattr(row, name), price + quantity) - int(split(value, scale))
 
 
 def _decimals(texts: Iterable[str], least: int) -> int:
@@ -153,7 +153,8 @@ def _decimals(texts: Iterable[str], least: int) -> int:
 
 def _units(text: str, decimals: int) -> int:
     whole, _, fraction = text.partition(".")
-    units = int(whole) * 10**decimals + int(fraction[:decimals].ljust(decimals, "0") or "0")
+    scale: int = 10**decimals
+    units = int(whole) * scale + int(fraction[:decimals].ljust(decimals, "0") or "0")
     if units >= MAX_SUM:
         raise BadMessage(f"klines: a sum of {text} is beyond what can be carried exactly")
     return units

@@ -1,0 +1,320 @@
+"""History at start, most needed first: a first pass over all symbols, then depth.
+
+The first pass gives every symbol, busiest first, what its open bars are folded from: 499 minutes
+(they cover the open 4h) and 99 rows of each higher interval. Only then does any symbol get the
+configured depth. 499 rows cost least weight per row, 99 the least weight at all.
+
+Rows go to the worker (what its history can hold) and to the persister (all). Rows that are in
+the worker's history already, after a restart of this process, are not asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from klshm import intervals
+from klshm.config import HistorianConfig
+from klshm.errors import BadMessage, ExchangeError, ExchangeRefused, IpBanned
+from klshm.exchange.backoff import Backoff
+from klshm.exchange.governor import Priority
+from klshm.historian.health import Health
+from klshm.historian.inbox import Outlet, command
+from klshm.historian.source import PAGE_ROWS, RowSource
+from klshm.historian.symbols import Entry
+from klshm.shm import layout as lay
+from klshm.shm.segment import Segment
+from klshm.shm.view import PartitionView
+
+
+__all__ = ["Backfill", "Task", "first_pass_rows", "missing_range", "pages"]
+
+Rows = np.ndarray[Any, Any]
+
+_log = logging.getLogger(__name__)
+
+_FIRST_MINUTES: Final = PAGE_ROWS
+_FIRST_ROWS: Final = 99
+_FOUR_HOURS_MS: Final = 4 * 3_600_000
+_TRIES: Final = 8
+_PAUSE_S: Final = (1.0, 60.0)
+_PROGRESS_S: Final = 15.0
+_DEFAULT_DEPTH: Final = 1000
+
+
+@dataclass(order=True)
+class Task:
+    """One unit of backfill: a symbol's first pass, or the depth of one series.
+
+    Attributes:
+        stage: 0: first pass; 1: depth.
+        rank: Place of the symbol, busiest first.
+        number: Order of making.
+        entry: The symbol.
+        interval: Index of the interval for depth; None for the first pass.
+        tries: Refused attempts so far.
+    """
+
+    stage: int
+    rank: int
+    number: int
+    entry: Entry = field(compare=False)
+    interval: int | None = field(compare=False, default=None)
+    tries: int = field(compare=False, default=0)
+    backoff: Backoff = field(compare=False, default_factory=lambda: Backoff(*_PAUSE_S))
+
+
+def first_pass_rows(interval: str) -> int:
+    """Return how many rows the first pass asks of an interval."""
+    return _FIRST_MINUTES if interval == "1m" else _FIRST_ROWS
+
+
+def pages(last_open_ms: int, length_ms: int, have: int, depth: int) -> list[tuple[int, int]]:
+    """Return the ranges to ask for depth, newest first.
+
+    Args:
+        last_open_ms: Open time of the newest closed row.
+        length_ms: Length of the interval.
+        have: Rows asked for already, counted back from there.
+        depth: Rows wanted in all.
+
+    Returns:
+        (first, last) open times, each at most 499 rows.
+    """
+    ranges = []
+    while have < depth:
+        count = min(PAGE_ROWS, depth - have)
+        last = last_open_ms - have * length_ms
+        ranges.append((last - (count - 1) * length_ms, last))
+        have += count
+    return ranges
+
+
+def missing_range(have: Iterable[int], first_ms: int, last_ms: int, length_ms: int) -> tuple[int, int] | None:
+    """Return the smallest range that holds all rows not there yet, None if all are.
+
+    Args:
+        have: Open times of rows that are there.
+        first_ms: Open time of the first row wanted.
+        last_ms: Open time of the last row wanted.
+        length_ms: Length of the interval.
+    """
+    missing = set(range(first_ms, last_ms + 1, length_ms)).difference(have)
+    return (min(missing), max(missing)) if missing else None
+
+
+class Backfill:
+    """Fetches history for symbols as they are added.
+
+    Args:
+        segment: The segment.
+        config: Depths and concurrency; a concurrency of 0 switches backfill off.
+        source: Fetches rows.
+        inboxes: One outlet per worker.
+        log: Outlet to the persister.
+        health: Told failures; its counters are kept.
+        now_ms: Returns the exchange's time, UTC ms.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        config: HistorianConfig,
+        source: RowSource,
+        inboxes: list[Outlet],
+        log: Outlet,
+        health: Health,
+        now_ms: Callable[[], int],
+    ) -> None:
+        layout = segment.layout
+        self._layout = layout
+        self._config = config
+        self._source = source
+        self._inboxes = inboxes
+        self._log = log
+        self._health = health
+        self._counters = health.counters
+        self._now_ms = now_ms
+        self._names = [intervals.name_of(code) for code in layout.interval_codes]
+        self._views = [PartitionView(segment, worker) for worker in range(layout.workers)]
+        self._queue: asyncio.PriorityQueue[Task] = asyncio.PriorityQueue()
+        self._numbers = itertools.count()
+        self._removed: set[int] = set()
+        self._open = 0
+        self._rows = 0
+        self._failed = 0
+        self._done = 0
+        self._began_s = 0.0
+
+    # Called by the listings
+
+    def add(self, entries: list[Entry]) -> None:
+        """Fetch the history of these symbols, busiest first."""
+        busiest = sorted(entries, key=lambda e: -e.trades_24h)
+        for rank, entry in enumerate(busiest):
+            if self._config.concurrency == 0:
+                self._inboxes[entry.worker].urgent(command(lay.COMMAND_HISTORY_DONE, entry.slot))
+            else:
+                self._put(Task(0, rank, next(self._numbers), entry))
+
+    def remove(self, entries: list[Entry]) -> None:
+        """Ask nothing more for these symbols."""
+        self._removed.update(entry.slot for entry in entries)
+
+    # Runs for ever
+
+    async def run(self) -> None:
+        """Work through what is to be fetched, and wait for more."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._config.concurrency):
+                group.create_task(self._work())
+            group.create_task(self._report())
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything asked for has been fetched or given up."""
+        return self._open == 0
+
+    async def _work(self) -> None:
+        while True:
+            task = await self._queue.get()
+            try:
+                if task.entry.slot not in self._removed:
+                    await (self._first_pass(task) if task.interval is None else self._depth(task, task.interval))
+            except ExchangeError as error:
+                self._retry(task, error)
+            except Exception:
+                _log.exception("backfill failed symbol=%s", task.entry.name)
+                self._give_up(task)
+            else:
+                self._close(task, failed=False)
+
+    async def _first_pass(self, task: Task) -> None:
+        entry = task.entry
+        for index in sorted(range(len(self._names)), key=_first_pass_order(self._names)):
+            name = self._names[index]
+            last_ms = self._last_open_ms(name)
+            first_ms = last_ms - (min(first_pass_rows(name), self._depth_of(name)) - 1) * intervals.length_ms(name)
+            await self._fetch(entry, index, first_ms, last_ms)
+        self._first_pass_ended(task)
+
+    def _first_pass_ended(self, task: Task) -> None:
+        self._say_done(task)
+        for index, name in enumerate(self._names):
+            if self._depth_of(name) > first_pass_rows(name):
+                self._put(Task(1, task.rank, next(self._numbers), task.entry, index))
+
+    async def _depth(self, task: Task, index: int) -> None:
+        name = self._names[index]
+        length_ms = intervals.length_ms(name)
+        for first_ms, last_ms in pages(
+            self._last_open_ms(name), length_ms, first_pass_rows(name), self._depth_of(name)
+        ):
+            await self._fetch(task.entry, index, first_ms, last_ms)
+
+    async def _fetch(self, entry: Entry, index: int, first_ms: int, last_ms: int) -> None:
+        name = self._names[index]
+        origin_ms = self._source.origin_ms(entry)
+        if origin_ms is not None:
+            first_ms = max(first_ms, intervals.open_time_of(name, origin_ms))
+        have = self._views[entry.worker].history(entry.local_slot, index, first_ms, last_ms)
+        wanted = missing_range(have["open_time"].tolist(), first_ms, last_ms, intervals.length_ms(name))
+        if wanted is None:
+            return
+        rows = await self._source.fetch(entry, name, *wanted, Priority.BACKFILL)
+        # A series' history is a ring by time: an older row would overwrite a newer one.
+        held = self._layout.history_rows[index] - 3
+        oldest_held_ms = self._last_open_ms(name) - held * intervals.length_ms(name)
+        await self._inboxes[entry.worker].bulk(rows[rows["open_time"] >= oldest_held_ms])
+        await self._log.bulk(rows)
+        self._rows += len(rows)
+        self._counters.add("backfill_rows_total", len(rows))
+
+    # Bookkeeping
+
+    def _depth_of(self, name: str) -> int:
+        depths = self._config.bars_per_interval
+        return depths.get(name, depths.get("default", _DEFAULT_DEPTH))
+
+    def _last_open_ms(self, name: str) -> int:
+        """Return the open time of the newest bar that has ended."""
+        return intervals.open_time_of(name, self._now_ms()) - intervals.length_ms(name)
+
+    def _put(self, task: Task) -> None:
+        if self._open == 0:
+            self._began_s, self._rows, self._done, self._failed = time.monotonic(), 0, 0, 0
+        self._open += 1
+        self._counters.add("backfill_tasks")
+        self._queue.put_nowait(task)
+
+    def _retry(self, task: Task, error: ExchangeError) -> None:
+        # A refusal is about this task and may be final (a symbol that serves no klines); all
+        # else is about the way to the exchange, and passes.
+        if isinstance(error, (ExchangeRefused, BadMessage)):
+            task.tries += 1
+            _log.info("backfill refused symbol=%s try=%d: %s", task.entry.name, task.tries, error)
+            if task.tries >= _TRIES:
+                _log.warning("backfill given up symbol=%s tries=%d: %s", task.entry.name, task.tries, error)
+                self._give_up(task)
+                return
+            if task.tries == 1:
+                self._say_done(task)  # the worker need not wait for what may never come
+        else:
+            self._health.failed("backfill", error)
+        pause_s = task.backoff.next_s()
+        if isinstance(error, IpBanned):
+            pause_s = max(pause_s, (error.until_ms - self._now_ms()) / 1000)
+        asyncio.get_running_loop().call_later(pause_s, self._queue.put_nowait, task)
+
+    def _give_up(self, task: Task) -> None:
+        self._say_done(task)
+        self._close(task, failed=True)
+
+    def _say_done(self, task: Task) -> None:
+        """Tell the worker, once the first pass is over, that no more of it will come."""
+        if task.interval is None:
+            self._inboxes[task.entry.worker].append(command(lay.COMMAND_HISTORY_DONE, task.entry.slot))
+
+    def _close(self, task: Task, *, failed: bool) -> None:
+        self._open -= 1
+        self._done += not failed
+        self._failed += failed
+        self._counters.add("backfill_failed" if failed else "backfill_done")
+        if self._open == 0:
+            _log.info(
+                "backfill finished tasks=%d failed=%d rows=%d duration_s=%.0f",
+                self._done + self._failed,
+                self._failed,
+                self._rows,
+                time.monotonic() - self._began_s,
+            )
+
+    async def _report(self) -> None:
+        """Say now and then how far it is and how long it may take; the request weight sets the pace."""
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            ended = self._done + self._failed
+            if self._open and ended:
+                eta_s = (time.monotonic() - self._began_s) / ended * self._open
+                _log.info(
+                    "backfill under way tasks=%d of=%d rows=%d eta_s=%.0f", ended, ended + self._open, self._rows, eta_s
+                )
+
+
+def _first_pass_order(names: list[str]) -> Callable[[int], tuple[int, int]]:
+    """Return the order of intervals: 1m, then from 4h up, then the rest, longest first."""
+
+    def key(index: int) -> tuple[int, int]:
+        length = intervals.length_ms(names[index])
+        if names[index] == "1m":
+            return 0, 0
+        return (1, length) if length >= _FOUR_HOURS_MS else (2, -length)
+
+    return key

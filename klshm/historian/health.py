@@ -1,0 +1,77 @@
+"""Whether the exchange answers, said once when it changes and now and then while it stays bad."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from klshm.errors import ExchangeError
+from klshm.role import Role
+from klshm.shm.counters import HISTORIAN, Counters
+
+
+__all__ = ["Health"]
+
+_log = logging.getLogger(__name__)
+
+_REPEAT_S: Final = 60.0
+
+
+class Health:
+    """Follows the outcome of requests.
+
+    Args:
+        role: Where the last error is left to be read.
+
+    Attributes:
+        counters: The historian's counters.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.counters = Counters(role.block, HISTORIAN)
+        self._role = role
+        self._reachable: bool | None = None
+        self._said_s = -_REPEAT_S
+        self._lost_s = 0.0
+
+    @property
+    def reachable(self) -> bool | None:
+        """Whether the last request was answered; None before the first outcome."""
+        return self._reachable
+
+    def answered(self) -> None:
+        """Take note of an answer."""
+        if self._reachable is False:
+            _log.info("exchange answers again after_s=%.0f", time.monotonic() - self._lost_s)
+        self._reachable = True
+        self.counters.set("exchange_reachable", 1)
+
+    def failed(self, what: str, error: ExchangeError) -> None:
+        """Take note of a failure: one line at the first, then one a minute.
+
+        Args:
+            what: What was being done, such as "listings".
+            error: Why it failed.
+        """
+        now_s = time.monotonic()
+        if self._reachable is not False:
+            self._lost_s = now_s
+        if self._reachable is not False or now_s - self._said_s >= _REPEAT_S:
+            self._said_s = now_s
+            _log.warning("%s failed, trying again: %s", what, error)
+            self._role.report_error(f"{what}: {error}")
+        self._reachable = False
+        self.counters.set("exchange_reachable", 0)
+
+    def silent(self, seconds: float, host: str) -> None:
+        """Say that no answer at all has come so far, unless something was said already."""
+        if self._reachable is None:
+            self._said_s = self._lost_s = time.monotonic()
+            self._reachable = False
+            text = (
+                f"no answer from {host} within {seconds:.0f} s; check the network, set exchange.proxy, "
+                "or try --demo, which needs no network"
+            )
+            _log.warning("exchange unreachable, trying again: %s", text)
+            self._role.report_error(text)

@@ -1,0 +1,121 @@
+"""Official rows of one symbol: asked for, checked, and where the exchange's own series begins.
+
+Backfill and repair both get their rows here, so that a row is judged by one rule only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from klshm import intervals
+from klshm.errors import BadMessage
+from klshm.exchange.governor import Priority
+from klshm.exchange.rest import RestClient
+from klshm.historian.health import Health
+from klshm.historian.inbox import Outlet, command
+from klshm.historian.rows import closed_only, gap_after, kline_rows
+from klshm.historian.symbols import Entry
+from klshm.shm import layout as lay
+
+
+__all__ = ["PAGE_ROWS", "RowSource"]
+
+Rows = np.ndarray[Any, Any]
+
+_log = logging.getLogger(__name__)
+
+PAGE_ROWS: Final = 499
+"""Most rows per request weight."""
+
+_ORIGIN_RETRY_MS: Final = 60_000
+
+
+class RowSource:
+    """Fetches closed rows, and finds where a symbol's series begins.
+
+    Args:
+        client: Asks the exchange.
+        inboxes: One outlet per worker.
+        health: Told the outcome of requests.
+        now_ms: Returns the exchange's time, UTC ms.
+    """
+
+    def __init__(self, client: RestClient, inboxes: list[Outlet], health: Health, now_ms: Callable[[], int]) -> None:
+        self._client = client
+        self._inboxes = inboxes
+        self._health = health
+        self._now_ms = now_ms
+        self._origins: dict[int, int] = {}
+        self._asked_ms: dict[int, int] = {}
+
+    def origin_ms(self, entry: Entry) -> int | None:
+        """Return the open time of the first minute the exchange has a row for, if it is known."""
+        return self._origins.get(entry.slot)
+
+    async def fetch(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
+        """Return the closed rows of a range that the exchange has, oldest first.
+
+        Args:
+            entry: The symbol.
+            interval: Such as "1m".
+            first_ms: Open time of the first row wanted, aligned.
+            last_ms: Open time of the last row wanted, aligned; at most 499 rows after the first.
+            priority: What they are for.
+
+        Returns:
+            Shape (n,), dtype KLINE; a bar that had not ended is left out.
+
+        Raises:
+            ExchangeError: If there was no usable answer.
+        """
+        rows = await self._ask(entry, interval, first_ms, last_ms, priority)
+        if gap_after(rows, interval) is not None:
+            # A gap may be a stutter of the answer: believed only when a second answer shows it too.
+            again = await self._ask(entry, interval, first_ms, last_ms, priority)
+            rows = again if len(again) >= len(rows) else rows
+            gap_ms = gap_after(rows, interval)
+            if gap_ms is not None:
+                _log.info("exchange has a gap symbol=%s interval=%s after_ms=%d", entry.name, interval, gap_ms)
+        if not len(rows) or int(rows["open_time"][0]) > first_ms:
+            await self._find_origin(entry, priority)
+        return rows
+
+    async def _ask(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
+        count = (last_ms - first_ms) // intervals.length_ms(interval) + 1
+        answer = await self._client.klines(
+            entry.name, interval, start_ms=first_ms, end_ms=last_ms, limit=count, priority=priority
+        )
+        self._health.answered()
+        raw = closed_only(answer.rows, answer.sent_ms)
+        try:
+            rows = kline_rows(
+                raw,
+                interval,
+                slot=entry.slot,
+                price_decimals=entry.price_decimals,
+                quantity_decimals=entry.quantity_decimals,
+                sent_ms=answer.sent_ms,
+            )
+            if len(rows) and (rows["open_time"][0] < first_ms or rows["open_time"][-1] > last_ms):
+                raise BadMessage(f"klines: rows outside of the range asked for, {raw[0]!r} .. {raw[-1]!r}")
+        except BadMessage as error:
+            self._health.counters.add("rows_refused_total", len(raw))
+            raise BadMessage(f"{entry.name} {error}") from error
+        return rows
+
+    async def _find_origin(self, entry: Entry, priority: Priority) -> None:
+        """Ask for the very first minute, once known for good, and tell the worker."""
+        now_ms = self._now_ms()
+        if entry.slot in self._origins or now_ms - self._asked_ms.get(entry.slot, 0) < _ORIGIN_RETRY_MS:
+            return
+        self._asked_ms[entry.slot] = now_ms
+        answer = await self._client.klines(entry.name, "1m", start_ms=0, limit=1, priority=priority)
+        if not answer.rows:
+            return  # listed, but nothing has traded yet
+        origin_ms = answer.rows[0].open_time
+        self._origins[entry.slot] = origin_ms
+        self._inboxes[entry.worker].urgent(command(lay.COMMAND_ORIGIN, entry.slot, open_time=origin_ms))

@@ -1,0 +1,155 @@
+"""Real parts for the historian's tests: the simulator as a process, a real segment, consumers of its rings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from klshm import intervals
+from klshm.config import Config, ExchangeConfig, HistorianConfig
+from klshm.historian.inbox import B_INBOX_TAILS
+from klshm.role import Role
+from klshm.shm import layout as lay
+from klshm.shm.consumer import RingConsumer
+from klshm.shm.layout import KLINE, ROW_BYTES, Layout
+from klshm.shm.segment import Segment, create_segment
+
+
+NAMES = ("1m", "5m", "30m", "4h", "1d", "1w")
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Simulator:
+    """A running exchange simulator."""
+
+    port: int
+    process: subprocess.Popen[str]
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def fault(self, **parameters: Any) -> None:
+        request = urllib.request.Request(
+            f"{self.rest_url}/sim/faults",
+            json.dumps(parameters).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == 200
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.rest_url + path) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def simulator(*options: str) -> Iterator[Simulator]:
+    command = [sys.executable, "-m", "klshm.sim", "--port", "0", "--exit-with-parent", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    assert process.stdout is not None
+    try:
+        ready = json.loads(process.stdout.readline())
+        yield Simulator(int(ready["port"]), process)
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def make_layout(**changes: Any) -> Layout:
+    sizes: dict[str, Any] = {
+        "max_symbols": 32,
+        "workers": 2,
+        "slots": 20,
+        "interval_codes": tuple(intervals.code_of(name) for name in NAMES),
+        "history_rows": (608, 128, 128, 128, 128, 128),
+        "log_rows": 1024,
+        "inbox_rows": 8192,
+        "historian_log_rows": 8192,
+        "swap_interval_ms": 50,
+    }
+    return Layout(**{**sizes, **changes})
+
+
+@contextmanager
+def segment(directory: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Iterator[Segment]:
+    monkeypatch.setenv("KLSHM_SHM_DIRECTORY", str(directory))
+    monkeypatch.setenv("XDG_STATE_HOME", str(directory / "state"))
+    made = create_segment("test", make_layout(**changes), b"{}")
+    yield made
+    made.unlink()
+
+
+def make_role(made: Segment, rest_url: str, **historian: Any) -> Role:
+    exchange = ExchangeConfig(rest_url=rest_url, connect_timeout_s=2.0)
+    return Role("historian", 0, made, Config(exchange=exchange, historian=HistorianConfig(**historian)))
+
+
+class Consumers:
+    """Takes what the historian sends, as workers and persister would, moving their cursors."""
+
+    def __init__(self, made: Segment) -> None:
+        layout = made.layout
+        block = made.block(layout.historian_offset)
+        self._rings = [
+            (
+                RingConsumer(
+                    made.region(layout.inbox_offset(w), layout.inbox_rows * ROW_BYTES),
+                    block[B_INBOX_TAILS + w : B_INBOX_TAILS + w + 1],
+                ),
+                made.block(layout.partition_offset(w)),
+            )
+            for w in range(layout.workers)
+        ]
+        log = made.region(layout.historian_log_offset, layout.historian_log_rows * ROW_BYTES)
+        self._log = RingConsumer(log, block[lay.B_TAIL : lay.B_TAIL + 1])
+        self._persister = made.block(layout.persister_offset)
+        self.inbox = [np.empty(0, dtype=KLINE) for _ in self._rings]
+        self.log = np.empty(0, dtype=KLINE)
+
+    def take(self) -> None:
+        for worker, (ring, block) in enumerate(self._rings):
+            self.inbox[worker] = np.concatenate((self.inbox[worker], ring.take()))
+            block[lay.B_CURSOR] = ring.cursor
+            assert ring.lost == 0
+        self.log = np.concatenate((self.log, self._log.take()))
+        self._persister[lay.B_CURSOR] = self._log.cursor
+        assert self._log.lost == 0
+
+    @property
+    def all(self) -> np.ndarray[Any, Any]:
+        return np.concatenate(self.inbox)
+
+    def commands(self, kind: int) -> np.ndarray[Any, Any]:
+        rows = self.all
+        return rows[(rows["interval"] == lay.INTERVAL_COMMAND) & (rows["state"] == kind)]
+
+    def rows(self, slot: int, interval: str) -> np.ndarray[Any, Any]:
+        rows = self.all
+        return rows[(rows["interval"] == intervals.code_of(interval)) & (rows["slot"] == slot)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Take rows until a condition holds; the rings have no waiters, so this looks every few ms."""
+        while True:
+            self.take()
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
