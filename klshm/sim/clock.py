@@ -20,6 +20,10 @@ class SimClock:
         self.start_ms = int(time.time() * 1000) if start_ms is None else start_ms
         self._origin_ns = time.monotonic_ns()
 
+    def step(self, by_ms: int) -> None:
+        """Jump by some milliseconds, forwards or backwards."""
+        self._origin_ns -= by_ms * 1_000_000
+
     def now_ms(self) -> int:
         """Return the simulated time, UTC milliseconds."""
         return self.start_ms + (time.monotonic_ns() - self._origin_ns) // 1_000_000

@@ -10,11 +10,15 @@ Every fault takes `seconds` where it lasts. The registry (names and parameters):
     reorder     `delay_ms`, `seconds`: kline frames come later than their aggTrades
     delay_x     `delay_ms`, `probability` of being skipped, `seconds`: final kline frames are late or missing
     http_status `status`, `count`, `path` (part of it): the next REST answers are 429, 418, 403 (HTML), 500 or 503
+    http_delay  `delay_ms`, `path` (part of it), `seconds`: REST answers come late
+    refuse      `seconds`: WebSocket handshakes are answered by 503
+    clock_step  `step_ms`: the exchange's clock jumps
     bad_json    `count`: so many aggTrade frames are cut short
     list_symbol `symbol`, `delay_s`: PENDING_TRADING now, TRADING after the delay
     delist_symbol `symbol`, `delay_s`: deliveryDate changes now, SETTLING after the delay
     clear       end everything that lasts
 
+A schedule is a name or a JSON array of such objects, each with `at_s`, the seconds after the start.
 The schedule `standard`, in seconds after the start (a close within 5 s of a minute end is moved by 20 s): 40 close all;
 70 freeze 10 s; 100 duplicates (10 %) 20 s; 130 reorder by 400 ms for 20 s; 160 x:true 3 s late for 70 s; 240 x:true
 missing for 70 s; 320 aggTrade mute 30 s; 380 a listing, trading after 20 s; 460 a delisting after 15 s; 520 three
@@ -29,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 
 from .events import AggEvent, ContractEvent, Event, KlineEvent, RawEvent
 from .intervals import MINUTE_MS
@@ -38,7 +43,7 @@ __all__ = ["SCHEDULES", "Faults", "UnknownFault", "kind_of"]
 
 Parameters = dict[str, Any]
 
-SCHEDULES: dict[str, list[tuple[int, Parameters]]] = {
+SCHEDULES: dict[str, list[tuple[float, Parameters]]] = {
     "standard": [
         (40, {"name": "close"}),
         (70, {"name": "freeze", "seconds": 10}),
@@ -64,6 +69,19 @@ class _Lasting:
     parameters: Parameters = field(default_factory=dict)
 
 
+def _parse(schedule: str) -> list[tuple[float, Parameters]]:
+    expected = f"expected one of {', '.join(SCHEDULES)} or a JSON array of objects with at_s and name"
+    try:
+        entries = orjson.loads(schedule)
+        planned = [(float(entry["at_s"]), {k: v for k, v in entry.items() if k != "at_s"}) for entry in entries]
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        raise UnknownFault(f"found --faults {schedule!r}, {expected}") from None
+    for _, parameters in planned:
+        if parameters.get("name") not in Faults.NAMES:
+            raise UnknownFault(f"found fault {parameters.get('name')!r}, expected one of {', '.join(Faults.NAMES)}")
+    return planned
+
+
 def kind_of(event: Event) -> str:
     """Return the stream type of an event."""
     if isinstance(event, KlineEvent):
@@ -85,7 +103,8 @@ class Faults:
     """
 
     NAMES = (
-        "close", "freeze", "duplicate", "drop", "mute", "reorder", "delay_x", "http_status", "bad_json",
+        "close", "freeze", "duplicate", "drop", "mute", "reorder", "delay_x", "http_status", "http_delay",
+        "refuse", "clock_step", "bad_json",
         "list_symbol", "delist_symbol", "clear",
     )  # fmt: skip
 
@@ -103,15 +122,13 @@ class Faults:
     # Called by the server
 
     def plan(self, schedule: str, start_ms: int) -> None:
-        """Schedule a named list of faults.
+        """Schedule a named list of faults, or one given as a JSON array.
 
         Raises:
             UnknownFault: no such schedule.
         """
-        if schedule not in SCHEDULES:
-            raise UnknownFault(f"found --faults {schedule!r}, expected one of {', '.join(SCHEDULES)}")
-        for offset_s, parameters in SCHEDULES[schedule]:
-            at_ms = start_ms + offset_s * 1000
+        for offset_s, parameters in SCHEDULES[schedule] if schedule in SCHEDULES else _parse(schedule):
+            at_ms = start_ms + int(offset_s * 1000)
             if parameters["name"] == "close" and not 5_000 <= at_ms % MINUTE_MS < 55_000:
                 at_ms += 20_000
             self._serial += 1
@@ -151,6 +168,15 @@ class Faults:
                 ) from None
             self._lasting.setdefault(name, []).append(_Lasting(until_ms, parameters))
         return None
+
+    def refuses(self, now_ms: int) -> bool:
+        """Say whether WebSocket handshakes are refused."""
+        return self._active("refuse", now_ms) is not None
+
+    def http_delay_s(self, path: str, now_ms: int) -> float:
+        """Return how long the answer on this path must wait."""
+        late = self._active("http_delay", now_ms)
+        return float(late.get("delay_ms", 1000)) / 1000.0 if late is not None and late.get("path", "") in path else 0.0
 
     def frozen(self, now_ms: int) -> bool:
         """Say whether nothing may be written."""

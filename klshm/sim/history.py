@@ -85,7 +85,16 @@ class History:
         self.first_ms = min(spec.first_trade_ms - spec.first_trade_ms % MINUTE_MS, end_ms)
         self.end_ms = end_ms
         self._key = spec.key * 1_000_003 + seed
+        self._shift = 0
         self._cache = BlockCache() if cache is None else cache
+
+    def align(self, price: int) -> None:
+        """Shift all prices so that the last close is `price`; a recording continues from there."""
+        for _ in range(4):
+            missing = (price - self.close_at_end()) // self.spec.tick
+            if missing == 0:
+                return
+            self._shift += missing
 
     def close_at_end(self) -> int:
         """Return the last historic close, price units; the first live price continues from it."""
@@ -156,7 +165,7 @@ class History:
         return [*head, self.rows(level, first, stop), *tail]
 
     def _block(self, level: int, block: int) -> Ints:
-        key = (self._key, level, block)
+        key = (self._key + (self._shift << 80), level, block)
         found = self._cache.get(key)
         if found is None:
             first = block * _BLOCK[level]
@@ -194,7 +203,7 @@ class History:
         wave = 0.25 * np.sin(week / (9 + 6 * phase[0]) + 6.28 * phase[1])
         wave += 0.10 * np.sin(week / (2.5 + phase[2]) + 6.28 * phase[3])
         price = self.spec.reference_price / self.spec.tick * np.exp((wave + 0.05 * noise) * self.spec.calm)
-        levels: Ints = np.maximum(np.rint(price).astype(np.int64), 2)
+        levels: Ints = np.maximum(np.rint(price).astype(np.int64) + self._shift, 2)
         return levels
 
     def _bar(self, open_time: int, row: Ints) -> Bar:

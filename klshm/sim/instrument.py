@@ -66,6 +66,15 @@ class Instrument:
         self.last_id = fill.last_id
         self.trades.append(fill)
 
+    def continue_from(self, fill: Fill) -> None:
+        """Let the history end where a recording begins: its price and its trade id."""
+        self.first_id, self.last_id = fill.first_id, fill.first_id - 1
+        if self.has_history:
+            self.history.align(fill.price)
+            price = self.history.close_at_end()
+            self.rows = MinuteRows(self.rows.start_ms, price)
+            self.series["1m"] = Series("1m", Bar(self.rows.start_ms, price))
+
     def activate(self, interval: str, now_ms: int) -> None:
         """Begin to keep the open bar of one more interval."""
         if interval in self.series:

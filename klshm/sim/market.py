@@ -94,7 +94,7 @@ class Market:
             self._sources[spec.symbol] = source
             fill = self._pull(instrument)
             if fill is not None:
-                instrument.first_id, instrument.last_id = fill.first_id, fill.first_id - 1
+                instrument.continue_from(fill)
         elif spec.status == "TRADING":
             self._start_trading(instrument)
         self.version += 1
@@ -180,7 +180,7 @@ class Market:
         closed = [series for series in instrument.series.values() if fill.time_ms >= series.next_open_ms]
         event_ms = fill.time_ms + fill.first_id * 7 % 23 % 5
         for series in closed:
-            if self._final_due(series):
+            if self._final_due(series) and instrument.first_bar_ms is not None:
                 self._send(event_ms, instrument, series, final=True)
             else:
                 series.final_sent = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -65,12 +66,18 @@ class RestApi:
         }
         for name, (cost, answer) in routes.items():
             app.router.add_get(f"/fapi/v1/{name}", self._handler(cost, answer))
-        app.router.add_get("/fapi/{tail:.*}", self._unknown)
+        # The coin-margined side draws on the same budget.
+        for name in ("ping", "time"):
+            app.router.add_get(f"/dapi/v1/{name}", self._handler(*routes[name]))
+        app.router.add_get("/{side:fapi|dapi}/{tail:.*}", self._unknown)
 
     def _handler(
         self, cost: Callable[[web.Request], int], answer: Callable[[web.Request], object]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
+            delay_s = self._faults.http_delay_s(request.path, self._clock.now_ms())
+            if delay_s:
+                await asyncio.sleep(delay_s)
             self._settle()
             forced = self._faults.http_status(request.path)
             if forced is not None:

@@ -71,12 +71,17 @@ class Simulator:
             if recording.raw:
                 self.market.silence(recording.symbol)
         self.faults = Faults(settings.market.seed)
-        self.faults.hooks.update(close=self._close, list_symbol=self._list_symbol, delist_symbol=self._delist_symbol)
+        self.faults.hooks.update(
+            close=self._close,
+            list_symbol=self._list_symbol,
+            delist_symbol=self._delist_symbol,
+            clock_step=self._clock_step,
+        )
         if settings.faults:
             self.faults.plan(settings.faults, start_ms)
         self.hub = Hub(self._activate, self.faults.spoil)
         self.ledger = WeightLedger(settings.weight_limit)
-        self.gate = Gate(self.hub, self.clock, settings.time_factor)
+        self.gate = Gate(self.hub, self.clock, settings.time_factor, self.faults.refuses)
         self._tickers = Tickers(self.market, self.hub)
         self._next_second_ms = start_ms - start_ms % 1000 + 1000
         for spec in specs:
@@ -164,6 +169,10 @@ class Simulator:
                 connection.abort()
             closed += 1
         return {"closed": closed}
+
+    def _clock_step(self, parameters: Parameters, now_ms: int) -> object:
+        self.clock.step(int(parameters.get("step_ms", 1000)))
+        return {"now_ms": self.clock.now_ms()}
 
     def _list_symbol(self, parameters: Parameters, now_ms: int) -> object:
         symbol = str(parameters.get("symbol", f"NEW{len(self.market.instruments)}USDT")).upper()

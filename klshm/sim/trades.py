@@ -54,6 +54,8 @@ class GeneratedTrades:
         self._anchor = self._bid
         orders_per_minute = max(self._orders_per_ms * 60_000, 1.0)
         self._sigma = max(0.4, 0.0004 * self._bid / orders_per_minute**0.5)
+        # A day's worth of orders brings the price back, so that it wanders but never runs away.
+        self._pull = 1.0 / (1440.0 * orders_per_minute)
         self._queue: deque[Fill] = deque()
         self._batch = int(min(512, max(8, orders_per_minute)))
 
@@ -80,7 +82,7 @@ class GeneratedTrades:
                 if begin_ms > self._last_ms:
                     self._sweep(begin_ms, 4, 1, buys[place], minute_end_ms - begin_ms + 25)
             self._at_ms = at_ms
-            drift = moves[place] - 0.002 * (self._bid - self._anchor) * min(1.0, self._sigma)
+            drift = moves[place] - self._pull * (self._bid - self._anchor)
             self._bid = max(3, self._bid + round(drift))
             levels = 1 if luck[place] < 0.7 else min(fills[place], 1 + int(luck[place] * 4) % 4)
             self._sweep(int(at_ms), fills[place], levels, buys[place], int(luck[place] * 997) % 71)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 from urllib.parse import unquote
 
@@ -24,9 +25,13 @@ class Gate:
 
     Args:
         time_factor: scales the ping interval, the pong deadline and the greatest age.
+        refuses: says whether handshakes are refused at a time, a fault.
     """
 
-    def __init__(self, hub: Hub, clock: SimClock, time_factor: float = 1.0) -> None:
+    def __init__(
+        self, hub: Hub, clock: SimClock, time_factor: float = 1.0, refuses: Callable[[int], bool] = lambda _: False
+    ) -> None:
+        self._refuses = refuses
         self._hub = hub
         self._clock = clock
         self._ping_ms = max(1, int(_PING_MS * time_factor))
@@ -56,6 +61,8 @@ class Gate:
                 connection.put(websocket_frame(str(now_ms).encode(), 9))
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if self._refuses(self._clock.now_ms()):
+            return web.Response(status=503, text="Service Unavailable.")
         socket = web.WebSocketResponse(
             autoping=False, autoclose=True, compress=False, max_msg_size=1 << 20, timeout=1.0
         )

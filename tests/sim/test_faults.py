@@ -78,6 +78,26 @@ def test_the_standard_schedule_runs_completely() -> None:
     assert set(faults.counts) <= set(Faults.NAMES)
 
 
+def test_a_schedule_may_be_given_as_json() -> None:
+    faults = Faults()
+    faults.plan('[{"at_s": 1.5, "name": "refuse", "seconds": 2}]', START_MS)
+    faults.run_due(START_MS + 1_499)
+    assert not faults.refuses(START_MS + 1_499)
+    faults.run_due(START_MS + 1_500)
+    assert faults.refuses(START_MS + 3_499) and not faults.refuses(START_MS + 3_500)
+    for wrong in ('[{"name": "close"}]', '[{"at_s": 1, "name": "x"}]', "[1]", "{"):
+        with pytest.raises(UnknownFault, match="found"):
+            faults.plan(wrong, START_MS)
+
+
+def test_slow_answers_on_some_paths() -> None:
+    faults = Faults()
+    faults.start({"name": "http_delay", "delay_ms": 250, "path": "klines", "seconds": 1}, START_MS)
+    assert faults.http_delay_s("/fapi/v1/klines", START_MS) == 0.25
+    assert faults.http_delay_s("/fapi/v1/time", START_MS) == 0.0
+    assert faults.http_delay_s("/fapi/v1/klines", START_MS + 1_000) == 0.0
+
+
 def test_every_fault_is_documented() -> None:
     import klshm.sim.faults as module
 

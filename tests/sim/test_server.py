@@ -283,6 +283,21 @@ def test_control_endpoint_and_faults(port: int) -> None:
     client(port, body)
 
 
+def test_refused_handshakes_and_a_clock_step() -> None:
+    async def body(session: Session) -> None:
+        before_ms = (await get(session, "time"))[1]["serverTime"]
+        await fault(session, name="clock_step", step_ms=3_600_000)
+        assert (await get(session, "time"))[1]["serverTime"] >= before_ms + 3_600_000
+        await fault(session, name="refuse", seconds=600)
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect("/market/ws")
+        async with session.get("/dapi/v1/ping") as response:
+            assert response.status == 200 and "X-MBX-USED-WEIGHT-1M" in response.headers
+
+    with simulator("--symbols", "1", "--rate", "10") as number:
+        client(number, body)
+
+
 def test_freeze_holds_everything_back_then_sends_it() -> None:
     async def body(session: Session) -> None:
         async with stream(session, "/market/ws", "btcusdt@aggTrade") as ws:

@@ -1,0 +1,57 @@
+"""Third-party clients against the simulator, unmodified but for the address; skipped where they are not installed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from .helpers import simulator
+
+
+def test_ccxt() -> None:
+    pro = pytest.importorskip("ccxt.pro", reason="ccxt is not installed")
+
+    async def body(port: int) -> None:
+        exchange = pro.binanceusdm({"options": {"fetchMarkets": {"types": ["linear"]}, "fetchCurrencies": False}})
+        for key, path in (("fapiPublic", "v1"), ("fapiPublicV2", "v2"), ("fapiPublicV3", "v3")):
+            exchange.urls["api"][key] = f"http://127.0.0.1:{port}/fapi/{path}"
+        exchange.urls["api"]["ws"]["linear"] = f"ws://127.0.0.1:{port}/ws"
+        try:
+            assert "BTC/USDT:USDT" in await exchange.load_markets()
+            assert len(await exchange.fetch_ohlcv("BTC/USDT:USDT", "1h", limit=5)) == 5
+            assert await exchange.watch_ohlcv("BTC/USDT:USDT", "1m")
+            assert await exchange.watch_trades("BTC/USDT:USDT")
+            assert await exchange.watch_trades("ETH/USDT:USDT", params={"name": "aggTrade"})
+            with pytest.raises(Exception, match="-1121"):
+                await exchange.fapiPublicGetKlines({"symbol": "NOPE", "interval": "1m"})
+        finally:
+            await exchange.close()
+
+    with simulator("--symbols", "5") as port:
+        asyncio.run(body(port))
+
+
+def test_python_binance() -> None:
+    binance: Any = pytest.importorskip("binance", reason="python-binance is not installed")
+
+    async def body(port: int) -> None:
+        binance.AsyncClient.FUTURES_URL = f"http://127.0.0.1:{port}/fapi"
+        binance.BinanceSocketManager.FSTREAM_URL = f"ws://127.0.0.1:{port}/"
+        client = binance.AsyncClient()
+        try:
+            assert len(await client.futures_klines(symbol="BTCUSDT", interval="5m", limit=7)) == 7
+            assert (await client.futures_exchange_info())["symbols"]
+            manager = binance.BinanceSocketManager(client)
+            async with manager.futures_multiplex_socket(["btcusdt@aggTrade", "btcusdt@kline_1m"]) as socket:
+                seen = set()
+                while len(seen) < 2:
+                    seen.add((await socket.recv())["stream"])
+            async with manager.kline_futures_socket("BTCUSDT", "1m") as socket:
+                assert (await socket.recv())["e"] == "continuous_kline"
+        finally:
+            await client.close_connection()
+
+    with simulator("--symbols", "5") as port:
+        asyncio.run(body(port))
