@@ -44,7 +44,8 @@ def render_value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(render_value(item) for item in value) + "]"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        # JSON's spelling is TOML's, but for one character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value)
 
 

@@ -119,6 +119,10 @@ class Follower:
             timeout_s = min(timeout_s, _SETTLING_S)
         return wait_for_tail(self._source.segment, self._tails, [log.cursor for log in self._logs], timeout_s)
 
+    def close(self) -> None:
+        """Let go of the segment; the follower cannot be used afterwards."""
+        del self._source, self._logs
+
     # -- rows, from a log or from history ---------------------------------------------------------
 
     def _arrive(self, row: Row) -> None:

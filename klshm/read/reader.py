@@ -10,11 +10,12 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from types import TracebackType
 from typing import Any, Final, Literal
+from weakref import WeakSet
 
 import numpy as np
 
 from klshm.config import Config
-from klshm.errors import StaleData, WaitTimeout
+from klshm.errors import ReadError, StaleData, WaitTimeout
 from klshm.intervals import open_time_of
 from klshm.read.bars import Bar, bar_of
 from klshm.read.closed import MOMENTS, Follower, Moment
@@ -45,18 +46,16 @@ class Reader:
         stale_after_s: Silence from which reads raise `StaleData`, seconds.
         gone_after_s: Silence from which reads raise `EngineGone`, seconds.
         wait: "futex" or "spin".
-
-    Attributes:
-        source: The views behind it, for those who measure.
     """
 
     def __init__(
         self, segment: Segment, *, stale_after_s: float = 3.0, gone_after_s: float = 10.0, wait: Wait = "futex"
     ) -> None:
-        self.source = Source(segment)
+        self._source: Source | None = Source(segment)
         self._segment = segment
         self._liveness = Liveness(segment, stale_after_s, gone_after_s)
-        self._status = StatusReport(self.source)
+        self._status: StatusReport | None = None
+        self._followers: WeakSet[Follower] = WeakSet()
         self._wait = wait
 
     def __enter__(self) -> Reader:
@@ -74,6 +73,17 @@ class Reader:
         from klshm.read.frames import to_html
 
         return to_html(self.status())
+
+    @property
+    def source(self) -> Source:
+        """The views behind the reader; they show the segment itself, so keep none beyond `close`.
+
+        Raises:
+            ReadError: If the reader was closed.
+        """
+        if self._source is None:
+            raise ReadError("this reader is closed; attach again")
+        return self._source
 
     @property
     def instance(self) -> str:
@@ -216,6 +226,7 @@ class Reader:
 
     def status(self) -> dict[str, Any]:
         """Return how the engine is: the document that `python -m klshm status --json` prints."""
+        self._status = self._status or StatusReport(self.source)
         return self._status.collect()
 
     # -- life -------------------------------------------------------------------------------------
@@ -232,8 +243,10 @@ class Reader:
 
     def close(self) -> None:
         """Let go of the segment; the reader cannot be used afterwards."""
-        if hasattr(self, "source"):
-            del self.source, self._status
+        if self._source is not None:
+            for follower in self._followers:
+                follower.close()
+            self._source = self._status = None
             self._segment.close()
 
     # -- inside -----------------------------------------------------------------------------------
@@ -259,7 +272,9 @@ class Reader:
         for symbol in symbols or ():
             self.source.slot(symbol)
         self.check()
-        return Follower(self.source, symbols, intervals or self.intervals, since, when, revisions)
+        follower = Follower(self.source, symbols, intervals or self.intervals, since, when, revisions)
+        self._followers.add(follower)
+        return follower
 
     def _iterate(self, follower: Follower, timeout_s: float | None) -> Iterator[Bar]:
         waited_from_s = time.monotonic()
@@ -270,10 +285,10 @@ class Reader:
 
     def _next(self, follower: Follower, wait_s: float) -> list[Bar]:
         """Return the bars that are due, waiting for them once."""
+        self.check()
         bars = follower.poll()
         if bars:
             return bars
-        self.check()
         if self._wait == "futex":
             follower.wait(wait_s)
         return follower.poll()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import closing
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -149,13 +150,16 @@ class Source:
 
     def _archived(self, place: Place, first_ms: int, last_ms: int) -> Rows:
         # Only here, so that a reader loads SQLite when it asks for more than memory holds.
-        from klshm.store.archive import read_series
+        from klshm.store.archive_reader import ArchiveReader
         from klshm.store.names import archive_path, data_directory
 
         path = archive_path(data_directory(self.config))
         if not path.exists():
             return np.empty(0, dtype=lay.KLINE)
-        rows = read_series(path, place.symbol, self.intervals[place.interval], first_ms, last_ms)
+        count = (last_ms - first_ms) // place.step + 1
+        with closing(ArchiveReader(path)) as archive:
+            rows = archive.read_series(place.symbol, self.intervals[place.interval], first_ms, last_ms, count)
+        rows = rows[rows["state"] >= lay.STATE_CLOSED]
         rows["slot"] = place.slot
         return rows
 
