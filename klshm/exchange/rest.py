@@ -6,7 +6,6 @@ try is worth.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -15,8 +14,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp_socks import ProxyConnector
-from python_socks import ProxyError
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
 from klshm.config import ExchangeConfig
 from klshm.errors import BadMessage, ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RateLimited
@@ -36,6 +34,15 @@ MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 
 MAX_KLINES: Final = 1500
 MAX_AGGREGATE_TRADES: Final = 1000
+
+_UNREACHABLE: Final = (
+    aiohttp.ClientError,
+    ProxyError,
+    ProxyConnectionError,
+    ProxyTimeoutError,
+    OSError,
+    TimeoutError,
+)
 
 _TOTAL_TIMEOUT_S: Final = 20.0
 _CHUNK_BYTES: Final = 65_536
@@ -222,7 +229,7 @@ class RestClient:
         except ExchangeError:
             self.failures += 1
             raise
-        except (aiohttp.ClientError, ProxyError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except _UNREACHABLE as error:
             self.failures += 1
             raise ExchangeUnreachable(self._reason(error)) from error
 

@@ -107,20 +107,15 @@ class Proxy:
         self.refuse = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            first = await reader.readexactly(1)
-            target = await (self._socks(reader, writer) if first == b"\x05" else self._http(first, reader, writer))
-            if target is None:
-                return
-            remote_reader, remote_writer = await asyncio.open_connection(*target)
-            try:
-                await asyncio.gather(_pump(reader, remote_writer), _pump(remote_reader, writer))
-            finally:
-                remote_writer.close()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        first = await reader.readexactly(1)
+        target = await (self._socks(reader, writer) if first == b"\x05" else self._http(first, reader, writer))
+        if target is None:
             return
+        remote_reader, remote_writer = await asyncio.open_connection(*target)
+        try:
+            await asyncio.gather(_pump(reader, remote_writer), _pump(remote_reader, writer))
         finally:
-            writer.close()
+            remote_writer.close()
 
     async def _http(
         self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -172,15 +167,42 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
+Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def raw_server(serve: Conversation) -> AsyncIterator[int]:
+    """A TCP server that has closed every connection when it is left."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            return
+        finally:
+            writer.close()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0.01)  # closed transports tell their protocols in the next turn
+
+
 @asynccontextmanager
 async def proxy_server() -> AsyncIterator[Proxy]:
     proxy = Proxy()
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with raw_server(proxy.serve) as proxy.port:
         yield proxy
-    finally:
-        server.close()
 
 
 def certificate(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -17,7 +17,7 @@ from klshm.exchange import stream as stream_module
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
 from klshm.exchange.subscriptions import PACE_S
 
-from .servers import certificate, proxy_server, stream_server
+from .servers import certificate, proxy_server, raw_server, stream_server
 
 
 FRAME = b'{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1791382992488,"a":3477868433,"s":"BTCUSDT"}}'
@@ -193,21 +193,14 @@ def test_refused_handshake_names_the_status() -> None:
 
 def test_silent_server_is_a_failed_attempt() -> None:
     async def main() -> None:
-        gone = asyncio.Event()
-
         async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
-            writer.close()
-            gone.set()
 
-        server = await asyncio.start_server(mute, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        owner = Owner()
-        connection = owner.connection(f"ws://127.0.0.1:{port}/market/stream", ["a"], connect_timeout_s=0.1)
-        assert await owner.until_state(StreamState.UNREACHABLE) == "no answer in time"
-        await connection.close()
-        await gone.wait()
-        server.close()
+        async with raw_server(mute) as port:
+            owner = Owner()
+            connection = owner.connection(f"ws://127.0.0.1:{port}/market/stream", ["a"], connect_timeout_s=0.1)
+            assert await owner.until_state(StreamState.UNREACHABLE) == "no answer in time"
+            await connection.close()
 
     run(main())
 
