@@ -16,9 +16,9 @@ __all__ = ["GeneratedTrades", "TradeSource"]
 
 # Mean number of fills of an order, by the probabilities below.
 _FILLS = np.array([1, 2, 3, 4, 6, 9])
-_FILLS_P = np.array([0.52, 0.2, 0.12, 0.08, 0.06, 0.02])
+_FILLS_P = np.array([0.66, 0.14, 0.08, 0.06, 0.04, 0.02])
 _MEAN_FILLS = float((_FILLS * _FILLS_P).sum())
-_BOUNDARY_SHARE = 0.35
+_BOUNDARY_SHARE = 0.2
 
 
 class TradeSource(Protocol):
@@ -85,7 +85,8 @@ class GeneratedTrades:
             drift = moves[place] - self._pull * (self._bid - self._anchor)
             self._bid = max(3, self._bid + round(drift))
             levels = 1 if luck[place] < 0.7 else min(fills[place], 1 + int(luck[place] * 4) % 4)
-            self._sweep(int(at_ms), fills[place], levels, buys[place], int(luck[place] * 997) % 71)
+            spread_ms = int(luck[place] * 997) % 71 if luck[place] * 91 % 1.0 < 0.15 else 0
+            self._sweep(int(at_ms), fills[place], levels, buys[place], spread_ms)
 
     def _sweep(self, at_ms: int, fills: int, levels: int, buy: bool, spread_ms: int) -> None:
         """Append one order's fills: at the touch first, then further away from it."""
@@ -98,7 +99,7 @@ class GeneratedTrades:
             step = place * levels // fills
             price = max(1, touch + step if buy else touch - step)
             # Most fills of an order share one millisecond; some sweeps are spread out.
-            time_ms = at_ms + (spread_ms * place // fills if spread_ms > 40 or fills == 4 else 0)
+            time_ms = at_ms + spread_ms * place // fills
             if self._id_gaps and dice[place] < 0.004:
                 self._id += 1 + int(dice[place] * 1000)
             quantity = 1 + int(sizes[place])

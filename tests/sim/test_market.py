@@ -4,12 +4,12 @@ from decimal import Decimal
 
 import pytest
 
-from klshm.sim.bars import fold
+from klshm.sim.bars import Fill, fold
 from klshm.sim.frames import kline_row
 from klshm.sim.intervals import INTERVALS, MINUTE_MS, next_open_ms, open_ms
 from klshm.sim.market import LATE_FINAL_MS, Market, MarketOptions
 
-from .helpers import START_MS, frames_of, naive, nine, run, specs, trades_of
+from .helpers import START_MS, aggs_of, frames_of, naive, nine, run, specs, trades_of
 
 
 def test_same_seed_same_market_whatever_the_steps() -> None:
@@ -51,6 +51,24 @@ def test_rows_equal_a_naive_recomputation() -> None:
                 flat = Decimal(price).scaleb(-spec.price_decimals)
                 assert nine(row) == (flat,) * 4 + (0,) * 5
             price = bar.close
+
+
+def test_without_boundary_effect_and_gaps_agg_trades_give_the_official_rows() -> None:
+    market, events = run(MarketOptions(boundary_effect=False, id_gaps=False))
+    for symbol, aggs in aggs_of(events).items():
+        by_minute: dict[int, list[Fill]] = {}
+        for group in (agg.group for agg in aggs):
+            count = group.last_id - group.first_id + 1
+            fill = Fill(
+                group.first_ms, group.first_id, group.last_id, count, group.price, group.quantity, 0, group.taker_buy, 0
+            )
+            by_minute.setdefault(group.first_ms - group.first_ms % MINUTE_MS, []).append(fill)
+        instrument = market.instruments[symbol]
+        for opened, fills in by_minute.items():
+            if opened + 2 * MINUTE_MS <= market.now_ms:
+                row = kline_row(instrument.spec, "1m", instrument.bars("1m", [opened], market.now_ms)[0])
+                spec = instrument.spec
+                assert nine(row) == naive(fills, spec.price_decimals, spec.quantity_decimals)
 
 
 def test_live_price_continues_from_history() -> None:
