@@ -134,9 +134,11 @@ class Proxy:
         host, _, port = target.removeprefix("http://").partition("/")[0].partition(":")
         self.targets.append(("http", host, int(port)))
         upstream_reader, upstream_writer = await asyncio.open_connection(host, int(port))
-        upstream_writer.write(head)
-        await _pump(upstream_reader, writer)
-        upstream_writer.close()
+        try:
+            upstream_writer.write(head)
+            await _pump(upstream_reader, writer)
+        finally:
+            upstream_writer.close()
         return None
 
     async def _socks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int] | None:

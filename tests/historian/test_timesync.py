@@ -1,0 +1,106 @@
+"""The exchange's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klshm.errors import ExchangeUnreachable
+from klshm.historian.timesync import ExchangeClock, Sample, TimeSync, next_second_30_ms
+from klshm.shm.view import read_clock
+
+from .support import segment
+
+
+@given(
+    offset_ns=st.integers(-(10**18), 10**18),
+    there_ns=st.integers(0, 10**9),
+    back_ns=st.integers(0, 10**9),
+    sent_ns=st.integers(0, 10**15),
+)
+def test_true_offset_lies_within_the_error(offset_ns: int, there_ns: int, back_ns: int, sent_ns: int) -> None:
+    # The exchange cuts its time to whole milliseconds.
+    server_ms = (sent_ns + there_ns + offset_ns) // 1_000_000
+    sample = Sample.of(sent_ns, sent_ns + there_ns + back_ns, server_ms)
+    assert abs(sample.offset_ns - offset_ns) <= sample.error_ns + 1
+    assert sample.round_trip_ns == there_ns + back_ns
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "expected"), [(0, 30_000), (29_999, 30_000), (30_000, 90_000), (89_999, 90_000), (60_000, 90_000)]
+)
+def test_next_second_30(now_ms: int, expected: int) -> None:
+    assert next_second_30_ms(now_ms) == expected
+
+
+def test_shortest_round_trip_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        with segment(tmp_path, monkeypatch) as made:
+            clock = ExchangeClock(made)
+            assert not clock.measured and abs(clock.now_ms() - time.time_ns() // 1_000_000) < 50
+            delays = iter([0.02, 0.001, 0.02, 0.02, 0.02])
+
+            async def ask() -> int:
+                server_ms = (time.monotonic_ns() + 10**18) // 1_000_000
+                await asyncio.sleep(next(delays))
+                return server_ms
+
+            timesync = TimeSync(made, clock, ask)
+            sample = await timesync.measure()
+            assert timesync.samples == 5 and sample.round_trip_ns < 20_000_000
+            published = read_clock(made)
+            assert published is not None
+            assert (published.offset_ns, published.error_ns) == (sample.offset_ns, sample.error_ns)
+            assert (published.synced_ns, published.round_trip_ns) == (sample.taken_ns, sample.round_trip_ns)
+            assert abs(clock.offset_ns - 10**18) <= sample.error_ns
+            assert ExchangeClock(made).offset_ns == sample.offset_ns  # a successor takes it over
+
+    asyncio.run(main())
+
+
+def test_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+
+    async def main() -> None:
+        with segment(tmp_path, monkeypatch) as made:
+            shift_ms = 0
+
+            async def ask() -> int:
+                return time.monotonic_ns() // 1_000_000 + shift_ms
+
+            timesync = TimeSync(made, ExchangeClock(made), ask)
+            await timesync.measure()
+            await timesync.measure()
+            assert timesync.steps == 0
+            shift_ms = 1000
+            await timesync.measure()
+            assert timesync.steps == 1
+
+    asyncio.run(main())
+    assert "exchange clock stepped by_ms=" in caplog.text
+
+
+def test_failure_counts_only_when_nothing_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        with segment(tmp_path, monkeypatch) as made:
+            answers = [5, None, None]
+
+            async def ask() -> int:
+                answer = answers.pop(0)
+                if answer is None:
+                    raise ExchangeUnreachable("gone")
+                return answer
+
+            timesync = TimeSync(made, ExchangeClock(made), ask)
+            await timesync.measure()
+            assert timesync.samples == 1
+            with pytest.raises(ExchangeUnreachable):
+                await timesync.measure()
+
+    asyncio.run(main())
