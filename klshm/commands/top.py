@@ -122,7 +122,7 @@ def _change(bar: Bar) -> float:
 def _health(status: dict[str, Any], now_ms: int) -> list[str]:
     symbols, bars, lag, exchange = status["symbols"], status["bars"], status["lag_ms"], status["exchange"]
     oldest_ms = max((process["heartbeat_age_ms"] for process in status["processes"]), default=0)
-    engine = (status["instance"], status["state"], f"{instant(now_ms)} UTC", exchange["rest_url"])
+    engine = (f"klshm {status['instance']}", status["state"], f"{instant(now_ms)} UTC", exchange["rest_url"])
     traffic = (
         f"symbols {_counts(symbols, 'trading', 'live', 'quiet', 'silent')}",
         f"{status['messages_per_s']:,.0f} messages/s",

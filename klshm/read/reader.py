@@ -6,6 +6,7 @@ Readers never write and never block a writer. Everything returned is a copy.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from types import TracebackType
@@ -15,7 +16,7 @@ from weakref import WeakSet
 import numpy as np
 
 from klshm.config import Config
-from klshm.errors import ReadError, StaleData, WaitTimeout
+from klshm.errors import ReadError, SegmentError, StaleData, WaitTimeout
 from klshm.intervals import open_time_of
 from klshm.read.bars import Bar, bar_of
 from klshm.read.closed import MOMENTS, Follower, Moment
@@ -246,8 +247,13 @@ class Reader:
         if self._source is not None:
             for follower in self._followers:
                 follower.close()
+            self._source.close()
             self._source = self._status = None
-            self._segment.close()
+            try:
+                self._segment.close()
+            except SegmentError:
+                # An error under way (Ctrl-C in a wait) still looks into the map; it is unmapped with that.
+                os.close(self._segment.descriptor)
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -62,6 +62,10 @@ class Source:
         self._places: dict[tuple[str, str], Place] = {}
         self._version = -1
 
+    def close(self) -> None:
+        """Let go of the segment, also where an error under way still holds this object."""
+        del self.views, self.table
+
     @cached_property
     def config(self) -> Config:
         """The configuration the engine was started with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import klshm
 from klshm.errors import (
     EngineGone,
+    ReadError,
     StaleData,
     UnknownInterval,
     UnknownSymbol,
@@ -203,3 +205,30 @@ def test_a_reader_shows_what_it_is(desk: Desk) -> None:
         assert repr(reader) == "<klshm.Reader test symbols=2 intervals=1m,5m>"
         assert reader._repr_html_().startswith("<table>")
         assert reader.config.instance == "test"
+
+
+def test_an_error_inside_the_block_is_the_one_that_is_seen(desk: Desk) -> None:
+    with pytest.raises(UnknownSymbol), klshm.attach("test") as reader:
+        reader.live("XRPUSDT", "1m")
+    with pytest.raises(WaitTimeout), klshm.attach("test") as reader:
+        bars = reader.closed(timeout_s=0)
+        next(bars)
+    with pytest.raises(ReadError, match="this reader is closed; attach again"):
+        reader.symbols()
+
+
+def test_a_follower_ends_with_its_reader(desk: Desk) -> None:
+    with klshm.attach("test") as reader:
+        bars = reader.closed()
+    with pytest.raises(ReadError, match="this reader is closed"):
+        next(bars)
+
+
+def test_closing_is_quiet_while_a_view_is_held(desk: Desk) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    reader = klshm.attach("test")
+    view = reader.source.views[0]
+    reader.close()
+    assert view.generation == 0, "what is mapped stays mapped for those who look"
+    del view, reader
+    assert len(os.listdir("/proc/self/fd")) == descriptors
