@@ -55,3 +55,37 @@ def test_python_binance() -> None:
 
     with simulator("--symbols", "5") as port:
         asyncio.run(body(port))
+
+
+def test_official_sdk() -> None:
+    package = "binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures"
+    sdk: Any = pytest.importorskip(package, reason="the official SDK is not installed")
+    configuration: Any = pytest.importorskip("binance_common.configuration")
+
+    async def body(client: Any) -> None:
+        streams = await client.websocket_streams.create_connection()
+        seen: asyncio.Queue[str] = asyncio.Queue()
+        for stream in (
+            await streams.aggregate_trade_streams(symbol="btcusdt"),
+            await streams.kline_candlestick_streams(symbol="btcusdt", interval="1m"),
+        ):
+            stream.on("message", lambda message: seen.put_nowait(message.e))
+        kinds: set[str] = set()
+        while kinds != {"aggTrade", "kline"}:
+            kinds.add(await seen.get())
+        await streams.close_connection(close_session=True)
+
+    with simulator("--symbols", "5") as port:
+        client = sdk.DerivativesTradingUsdsFutures(
+            config_rest_api=configuration.ConfigurationRestAPI(
+                api_key="", api_secret="", base_path=f"http://127.0.0.1:{port}"
+            ),
+            config_ws_streams=configuration.ConfigurationWebSocketStreams(stream_url=f"ws://127.0.0.1:{port}"),
+        )
+        rest = client.rest_api
+        assert len(rest.kline_candlestick_data(symbol="BTCUSDT", interval="1m", limit=3).data()) == 3
+        assert rest.compressed_aggregate_trades_list(symbol="BTCUSDT", limit=2).data()
+        assert len(rest.exchange_information().data().symbols) > 5
+        with pytest.raises(Exception, match="Invalid symbol"):
+            rest.kline_candlestick_data(symbol="NOPE", interval="1m")
+        asyncio.run(body(client))
