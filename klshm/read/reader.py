@@ -18,11 +18,11 @@ import numpy as np
 from klshm.config import Config
 from klshm.errors import ReadError, SegmentError, StaleData, WaitTimeout
 from klshm.intervals import open_time_of
-from klshm.read.bars import Bar, bar_of
+from klshm.read.bars import ROW, Bar, bar_of, position
 from klshm.read.closed import MOMENTS, Follower, Moment
 from klshm.read.liveness import Liveness
 from klshm.read.snapshot import Snapshot, assemble
-from klshm.read.source import Place, Source, carried_slots
+from klshm.read.source import Place, Source
 from klshm.read.status import StatusReport
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
@@ -34,6 +34,7 @@ __all__ = ["Reader", "Wait"]
 Rows = np.ndarray[Any, Any]
 Wait = Literal["futex", "spin"]
 
+_STATE: Final = position("state")
 _LONGEST_WAIT_S: Final = 0.5
 """A wait is cut into pieces so that a dead engine is noticed."""
 _ASYNC_WAIT_S: Final = 0.25
@@ -117,10 +118,10 @@ class Reader:
         """
         place = self.source.place(symbol, interval)
         self._liveness.check(place.worker)
-        row = self.source.views[place.worker].live_row(place.local_slot, place.interval)
-        if row["state"] == lay.STATE_EMPTY:
+        row = ROW.unpack(self.source.views[place.worker].live_bytes(place.local_slot, place.interval))
+        if row[_STATE] == lay.STATE_EMPTY:
             raise StaleData(f"{symbol} {interval} has no bar yet; try again once its worker has seen it")
-        return bar_of(row.item(), symbol)
+        return bar_of(row, symbol)
 
     def history(self, symbol: str, interval: str, limit: int, include_live: bool = False) -> Rows:
         """Return the newest closed bars of a series.
@@ -166,8 +167,7 @@ class Reader:
                 self._liveness.check(worker)
             tails = [int(view.block[lay.B_TAIL]) for view in source.views]
             cuts = take_cuts(source.views)
-            table = source.table.rows()
-            taken = assemble(cuts, table, carried_slots(table), source.intervals)
+            taken = assemble(cuts, source.market(), source.intervals)
             if closed_through is None or (len(taken) and taken.closed_through_ms >= closed_through):
                 return taken
             remaining_s = deadline_s - time.monotonic()

@@ -10,7 +10,8 @@ import numpy as np
 
 from klshm.errors import UnknownInterval, UnknownSymbol
 from klshm.read.bars import Bar, bar_of
-from klshm.shm import layout as lay
+from klshm.read.source import Market
+from klshm.shm.layout import KLINE, ROW_WORDS
 from klshm.shm.view import Cut
 
 
@@ -63,25 +64,26 @@ class Snapshot:
                     yield bar
 
 
-def assemble(cuts: Sequence[Cut], table: Rows, slots: Rows, intervals: tuple[str, ...]) -> Snapshot:
-    """Put the cuts of all workers together, in the order of `slots`.
+def assemble(cuts: Sequence[Cut], market: Market, intervals: tuple[str, ...]) -> Snapshot:
+    """Put the cuts of all workers together, in the order of the market's symbols.
 
     Args:
         cuts: One per worker.
-        table: The symbols table, dtype SYMBOL.
-        slots: Slots wanted, dtype int64.
+        market: The symbols.
         intervals: Names of the kept intervals.
     """
-    wanted = table[slots]
-    rows = np.empty((len(slots), len(intervals)), dtype=lay.KLINE)
+    # As words: NumPy copies structured rows field by field, thirty times slower.
+    words = np.empty((len(market.names), len(intervals) * ROW_WORDS), dtype=np.int64)
+    closed_through_ms = []
     for worker, cut in enumerate(cuts):
-        mine = wanted["worker"] == worker
-        rows[mine] = cut.rows[wanted["local_slot"][mine]]
-    busy = [cuts[worker].closed_through_ms for worker in np.unique(wanted["worker"])]
+        mine = np.flatnonzero(market.workers == worker)
+        if len(mine):  # a worker without symbols closes nothing
+            words[mine] = np.take(cut.rows.view(np.int64).reshape(len(cut.rows), -1), market.local_slots[mine], axis=0)
+            closed_through_ms.append(cut.closed_through_ms)
     return Snapshot(
-        symbols=tuple(bytes(name).decode() for name in wanted["name"]),
+        symbols=market.names,
         intervals=intervals,
-        rows=rows,
+        rows=words.view(KLINE),
         cut_exchange_ms=tuple(cut.exchange_ms for cut in cuts),
-        closed_through_ms=min(busy, default=0),
+        closed_through_ms=min(closed_through_ms, default=0),
     )

@@ -18,7 +18,7 @@ from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView, SymbolTable
 
 
-__all__ = ["Place", "Source", "carried_slots"]
+__all__ = ["Market", "Place", "Source"]
 
 Rows = np.ndarray[Any, Any]
 
@@ -38,6 +38,16 @@ class Place(NamedTuple):
     """Length of the interval, ms."""
     capacity: int
     """Closed bars that memory can hold and a reader may take."""
+
+
+class Market(NamedTuple):
+    """The symbols that are not delisted, in the order of their slots."""
+
+    names: tuple[str, ...]
+    workers: Rows
+    """Shape (n,), dtype int64."""
+    local_slots: Rows
+    """Shape (n,), dtype int64."""
 
 
 class Source:
@@ -61,6 +71,7 @@ class Source:
         self.intervals = tuple(name_of(code) for code in self.codes)
         self._places: dict[tuple[str, str], Place] = {}
         self._version = -1
+        self._market: tuple[int, Market] | None = None
 
     def close(self) -> None:
         """Let go of the segment, also where an error under way still holds this object."""
@@ -130,8 +141,17 @@ class Source:
 
     def names(self) -> list[str]:
         """Return the names of all symbols that are not delisted, by slot."""
-        rows = self.table.rows()
-        return [bytes(name).decode() for name in rows["name"][carried_slots(rows)]]
+        return list(self.market().names)
+
+    def market(self) -> Market:
+        """Return the symbols that are not delisted, as of the table's last change."""
+        version = self.table.version
+        if self._market is None or version != self._market[0]:
+            rows = self.table.rows()
+            rows = rows[(rows["status"] != lay.SYMBOL_EMPTY) & (rows["status"] != lay.SYMBOL_DELISTED)]
+            names = tuple(bytes(name).decode() for name in rows["name"])
+            self._market = version, Market(names, rows["worker"].copy(), rows["local_slot"].copy())
+        return self._market[1]
 
     def history(self, place: Place, first_ms: int, last_ms: int) -> Rows:
         """Return the closed bars of a series that memory holds, and older ones from the archive.
@@ -166,19 +186,6 @@ class Source:
         rows = rows[rows["state"] >= lay.STATE_CLOSED]
         rows["slot"] = place.slot
         return rows
-
-
-def carried_slots(table: Rows) -> Rows:
-    """Return the slots of all symbols that are not delisted.
-
-    Args:
-        table: The symbols table, dtype SYMBOL.
-
-    Returns:
-        Shape (n,), dtype int64.
-    """
-    status = table["status"]
-    return np.flatnonzero((status != lay.SYMBOL_EMPTY) & (status != lay.SYMBOL_DELISTED))
 
 
 def _nearest(symbol: str, names: list[str]) -> str:
