@@ -16,7 +16,7 @@ from klshm.shm.layout import KLINE
 from klshm.store import names, rows, schema
 
 
-__all__ = ["ArchiveReader", "Series"]
+__all__ = ["ArchiveReader", "Series", "has_archive"]
 
 Rows = np.ndarray[Any, Any]
 
@@ -61,17 +61,10 @@ class ArchiveReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
-            raise ArchiveError(f"no archive {path}; the engine writes it once bars have closed")
-        with self._described():
-            self._connection = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None
-            )
-            try:
-                schema.check_version(self._connection, path)
-            except BaseException:
-                self._connection.close()
-                raise
+        self._connection, filled = _connect(path)
+        if not filled:
+            self._connection.close()
+            raise ArchiveError(f"no archive in {path} yet; the engine writes it once bars have closed")
 
     def close(self) -> None:
         """Close the connection."""
@@ -79,7 +72,7 @@ class ArchiveReader:
 
     def series(self) -> list[Series]:
         """Return all series, retired ones included, by symbol and table."""
-        with self._described():
+        with _described(self.path):
             return [_series(found) for found in self._connection.execute(f"{_SERIES} ORDER BY symbol, table_name")]
 
     def read_series(
@@ -106,7 +99,7 @@ class ArchiveReader:
             Shape (n,), dtype KLINE; slot 65535, ids -1, event time 0: these are not archived. Empty if the
             archive has no such series.
         """
-        with self._described():
+        with _described(self.path):
             series = self._find(symbol, interval)
             if series is None:
                 return np.empty(0, dtype=KLINE)
@@ -119,7 +112,7 @@ class ArchiveReader:
 
     def last_confirmed_ms(self, symbol: str, interval: str) -> int | None:
         """Return the open time of a series' newest confirmed bar, UTC ms, or None."""
-        with self._described():
+        with _described(self.path):
             series = self._find(symbol, interval)
             if series is None:
                 return None
@@ -129,13 +122,13 @@ class ArchiveReader:
 
     def damaged_ms(self, table: str) -> list[int]:
         """Return the open times of a table's rows whose bits are not those that were written."""
-        with self._described():
+        with _described(self.path):
             found = self._connection.execute(f"SELECT * FROM {names.quoted(table)} ORDER BY open_time")
             return [row[0] for row in found if not rows.is_intact(row)]
 
     def mark(self, key: str) -> tuple[str, int] | None:
         """Return `watermark` or `historian_cursor`: the uuid of the source and a position in it."""
-        with self._described():
+        with _described(self.path):
             found = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None
@@ -147,12 +140,40 @@ class ArchiveReader:
         found = self._connection.execute(query, (symbol, interval)).fetchone()
         return _series(found) if found else None
 
-    @contextmanager
-    def _described(self) -> Iterator[None]:
+
+def has_archive(path: Path) -> bool:
+    """Return whether there is an archive; False for none, and for one whose creation was cut off.
+
+    Raises:
+        ArchiveError: If the file is damaged or of another schema.
+    """
+    if not path.exists():
+        return False
+    connection, filled = _connect(path)
+    connection.close()
+    return filled
+
+
+def _connect(path: Path) -> tuple[sqlite3.Connection, bool]:
+    if not path.exists():
+        raise ArchiveError(f"no archive {path}; the engine writes it once bars have closed")
+    with _described(path):
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None
+        )
         try:
-            yield
-        except sqlite3.Error as error:
-            raise ArchiveError(schema.describe(self.path, error)) from error
+            return connection, schema.check_version(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+
+
+@contextmanager
+def _described(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ArchiveError(schema.describe(path, error)) from error
 
 
 _SERIES: Final = (

@@ -20,7 +20,7 @@ from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE, ROW_BYTES, ROW_WORDS
 from klshm.shm.segment import Segment
 from klshm.store import names
-from klshm.store.archive_reader import ArchiveReader
+from klshm.store.archive_reader import ArchiveReader, has_archive
 from klshm.store.batch import Batch
 from klshm.store.journal import Journal
 from klshm.store.segment_rows import OPEN, Namer, interval_names, log_name, walk_history
@@ -112,7 +112,7 @@ def last_confirmed(data_directory: Path) -> dict[tuple[str, str], int]:
         ArchiveError: If there is an archive and it cannot be read.
     """
     path = names.archive_path(data_directory)
-    if not path.exists() or not path.stat().st_size:
+    if not has_archive(path):
         return {}
     reader = ArchiveReader(path)
     try:
@@ -203,9 +203,9 @@ def _drain_backfill(segment: Segment, data_directory: Path, journal: Journal, na
 def _archived_backfill(data_directory: Path, segment_uuid: str) -> int:
     """Return up to where the historian's log is in the archive; 0 if that cannot be said."""
     path = names.archive_path(data_directory)
-    if not path.exists() or not path.stat().st_size:
-        return 0
     try:
+        if not has_archive(path):
+            return 0
         reader = ArchiveReader(path)
         try:
             mark = reader.mark("historian_cursor")

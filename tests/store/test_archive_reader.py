@@ -12,7 +12,7 @@ from klshm.errors import ArchiveError
 from klshm.intervals import code_of
 from klshm.shm import layout as lay
 from klshm.store.archive import Archive
-from klshm.store.archive_reader import ArchiveReader
+from klshm.store.archive_reader import ArchiveReader, has_archive
 from klshm.store.batch import Batch, Listing
 from tests.store.engine import MINUTE, START, bars
 
@@ -84,6 +84,17 @@ def test_a_flipped_bit_is_found(archive: Archive, reader: ArchiveReader) -> None
 def test_no_archive_and_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="no archive"):
         ArchiveReader(tmp_path / "nothing.db")
+
+
+def test_an_archive_whose_creation_was_cut_off_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "klines.db"
+    assert not has_archive(path)
+    path.touch()
+    assert not has_archive(path)
+    with pytest.raises(ArchiveError, match="no archive in .* yet"):
+        ArchiveReader(path)
+    Archive(path, StoreConfig()).close()
+    assert has_archive(path)
 
 
 def test_damage_inside_is_one_clear_line(archive: Archive) -> None:

@@ -59,7 +59,9 @@ def test_unknown_interval_is_refused() -> None:
         names.table_name("BTCUSDT", "3d")
 
 
-@pytest.mark.parametrize("table", ["sqlite_schema", 'k_a"; DROP TABLE meta; --_1m', "k__1m", "k_btc_1x", "k_btc_1m__2024"])
+@pytest.mark.parametrize(
+    "table", ["sqlite_schema", 'k_a"; DROP TABLE meta; --_1m', "k__1m", "k_btc_1x", "k_btc_1m__2024"]
+)
 def test_foreign_tables_are_not_quoted(table: str) -> None:
     with pytest.raises(ArchiveError, match="not one of klshm's"):
         names.quoted(table)

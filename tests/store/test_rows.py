@@ -100,4 +100,3 @@ def test_amended_row_is_intact() -> None:
     row = rows.amended(rows.encode_rows(bars([0], revision=1))[0], 9, lay.FLAG_CORRECTED)
     assert rows.is_intact(row)
     assert row[rows.COLUMNS.index("revision")] == 9
-
