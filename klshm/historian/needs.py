@@ -3,7 +3,8 @@
 A need is a state, not a message: the worker rewrites its row until it is content, so nothing is
 lost by a crash on either side. Minutes are asked for once they are due, as BARS section 6 has it:
 5 s after their end where something is known to be missing, 10 s where only the confirmation has
-not come. 99 minutes cost the same weight as one.
+not come. Minutes that merely seem empty wait a quarter of an hour for company: 99 of them cost
+the same weight as one. What was read young is read once more when it is old enough to be final.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from klshm.errors import ExchangeError, IpBanned
 from klshm.exchange.governor import Priority
 from klshm.historian.health import Health
 from klshm.historian.inbox import Outlet
+from klshm.historian.rows import CONFIRM_AGE_MS
 from klshm.historian.source import PAGE_ROWS, RowSource
 from klshm.historian.symbols import Entry, SymbolBook
 from klshm.intervals import MINUTE_MS
@@ -37,12 +39,14 @@ _log = logging.getLogger(__name__)
 _PERIOD_S: Final = 0.25
 _LOST_DELAY_MS: Final = 5_000
 _CONFIRM_DELAY_MS: Final = 10_000
+_EMPTY_DELAY_MS: Final = 15 * MINUTE_MS
 _AGAIN_MS: Final = 5_000
 _PATIENT_TRIES: Final = 8
 _SLOWEST_MS: Final = 60_000
 _QUEUE_ROWS: Final = 16_384
 
 _LOST: Final = lay.NEED_HOLE | lay.NEED_DOUBT
+_CONFIRM: Final = lay.NEED_UNCONFIRMED | lay.NEED_EMPTY
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Need:
         """How urgent it is: what is missing goes before what is unconfirmed."""
         if self.reason & _LOST:
             return Priority.REPAIR
-        return Priority.CONFIRM if self.reason & lay.NEED_UNCONFIRMED else Priority.LISTINGS
+        return Priority.CONFIRM if self.reason & _CONFIRM else Priority.LISTINGS
 
 
 def due_range(need: Need, now_ms: int) -> tuple[int, int] | None:
@@ -79,6 +83,8 @@ def due_range(need: Need, now_ms: int) -> tuple[int, int] | None:
     Returns:
         (first, last) open times, or None if nothing is due.
     """
+    if need.reason == lay.NEED_EMPTY and now_ms < need.from_ms + MINUTE_MS + _EMPTY_DELAY_MS:
+        return None
     delay_ms = _LOST_DELAY_MS if need.reason & _LOST else _CONFIRM_DELAY_MS
     last_due_ms = (now_ms - delay_ms) // MINUTE_MS * MINUTE_MS - MINUTE_MS
     last_ms = min(need.to_ms, last_due_ms, need.from_ms + (PAGE_ROWS - 1) * MINUTE_MS)
@@ -99,7 +105,7 @@ class NeedsTable:
 
     def read(self) -> Iterator[Need]:
         """Return the needs that are whole; one being written now is seen the next time."""
-        # SYNC POINT row: reader
+        # SYNC POINT need: reader
         before = self._words[:, 0].copy()
         rows = self._words.copy()
         whole = (before == self._words[:, 0]) & (before & 1 == 0)
@@ -120,13 +126,21 @@ class _Asked:
     next_ms: int = 0
     running: bool = False
 
-    def begin(self, from_ms: int, now_ms: int) -> None:
-        """Count an attempt; after a patient while the pauses double, up to a minute."""
+    def begin(self, from_ms: int, last_ms: int, now_ms: int) -> None:
+        """Count an attempt, and say when the next may come.
+
+        A minute read before it is old enough is read again when it is, not before: with a stream
+        down for all symbols more would exceed the budget. Asked in vain the pauses double.
+        """
+        self.running = True
+        final_ms = last_ms + MINUTE_MS + CONFIRM_AGE_MS
+        if now_ms < final_ms:
+            self.from_ms, self.tries, self.next_ms = from_ms, 0, max(final_ms, now_ms + _AGAIN_MS)
+            return
         self.tries = self.tries + 1 if from_ms == self.from_ms else 1
         self.from_ms = from_ms
         pause_ms = _AGAIN_MS << max(0, min(self.tries - _PATIENT_TRIES, 4))
         self.next_ms = now_ms + min(pause_ms, _SLOWEST_MS)
-        self.running = True
 
 
 class Needs:
@@ -184,7 +198,7 @@ class Needs:
         due.sort(key=lambda item: item[:2])
         for _, first_ms, last_ms, need in due[: self._concurrency - len(self._running)]:
             asked = self._asked.setdefault(need.slot, _Asked())
-            asked.begin(first_ms, now_ms)
+            asked.begin(first_ms, last_ms, now_ms)
             task = asyncio.create_task(self._answer(self._book.entries[need.slot], need, first_ms, last_ms, asked))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -202,8 +216,8 @@ class Needs:
             rows = await self._source.fetch(entry, "1m", first_ms, last_ms, need.priority)
         except ExchangeError as error:
             self._health.failed(f"repair of {entry.name}", error)
-            pause_ms = error.until_ms - self._now_ms() if isinstance(error, IpBanned) else 0
-            asked.next_ms = max(asked.next_ms, self._now_ms() + pause_ms)
+            now_ms = self._now_ms()
+            asked.next_ms = max(now_ms + _AGAIN_MS, error.until_ms if isinstance(error, IpBanned) else 0)
         else:
             self._inboxes[entry.worker].urgent(rows)
             _log.debug("repair symbol=%s from_ms=%d rows=%d reason=%d", entry.name, first_ms, len(rows), need.reason)

@@ -8,14 +8,15 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp import web
 
 from klshm import intervals
 from klshm.config import Config, ExchangeConfig, HistorianConfig
@@ -153,3 +154,45 @@ class Consumers:
 
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+@asynccontextmanager
+async def http_server(handler: Callable[[web.Request], web.StreamResponse]) -> AsyncIterator[str]:
+    """A small exchange of a test's own; yields its address."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return handler(request)
+
+    app = web.Application()
+    app.router.add_route("GET", "/{tail:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+class KlineServer:
+    """Serves made-up klines of any symbol from `origin_ms` on, but for the `gaps`."""
+
+    def __init__(self, origin_ms: int) -> None:
+        self.origin_ms = origin_ms
+        self.gaps: set[int] = set()
+        self.spoil: Callable[[list[list[Any]]], list[list[Any]]] = lambda rows: rows
+        self.refusal: tuple[int, Any] | None = None
+        self.asked: list[dict[str, str]] = []
+
+    def __call__(self, request: web.Request) -> web.StreamResponse:
+        query = dict(request.query)
+        self.asked.append(query)
+        if self.refusal is not None:
+            return web.json_response(self.refusal[1], status=self.refusal[0])
+        length, limit = intervals.length_ms(query["interval"]), int(query["limit"])
+        start = max(int(query["startTime"]), intervals.open_time_of(query["interval"], self.origin_ms))
+        first = intervals.open_time_of(query["interval"], start + length - 1)
+        end = int(query.get("endTime", first + limit * length))
+        opens = [t for t in range(first, end + 1, length) if t not in self.gaps][:limit]
+        rows = [[t, "2", "3", "1", "2", "5", t + length - 1, "10", 4, "2", "4", "0"] for t in opens]
+        return web.json_response(self.spoil(rows))

@@ -49,6 +49,10 @@ def write_need(made: Any, worker: int, local_slot: int, **fields: int) -> None:
         (lay.NEED_HOLE, T0, T0, T0 + M + 5_000, (T0, T0)),
         (lay.NEED_DOUBT | lay.NEED_UNCONFIRMED, T0, T0, T0 + M + 5_000, (T0, T0)),
         (lay.NEED_HISTORY, T0, T0, T0 + M + 10_000, (T0, T0)),
+        # minutes without trades wait for company
+        (lay.NEED_EMPTY, T0, T0 + 14 * M, T0 + 16 * M - 1, None),
+        (lay.NEED_EMPTY, T0, T0 + 15 * M, T0 + 16 * M, (T0, T0 + 14 * M)),
+        (lay.NEED_EMPTY | lay.NEED_UNCONFIRMED, T0, T0, T0 + M + 10_000, (T0, T0)),
         # the newest minutes are not due yet: those before them are asked for
         (lay.NEED_HOLE, T0, T0 + 5 * M, T0 + 3 * M, (T0, T0 + M)),
         (lay.NEED_HOLE, T0, T0 + 5 * M, T0 + 30 * M, (T0, T0 + 5 * M)),
@@ -66,6 +70,7 @@ def test_due_range(reason: int, from_ms: int, to_ms: int, now_ms: int, expected:
         (lay.NEED_HOLE, Priority.REPAIR),
         (lay.NEED_DOUBT | lay.NEED_UNCONFIRMED, Priority.REPAIR),
         (lay.NEED_UNCONFIRMED, Priority.CONFIRM),
+        (lay.NEED_EMPTY, Priority.CONFIRM),
         (lay.NEED_HISTORY, Priority.LISTINGS),
     ],
 )
@@ -74,14 +79,24 @@ def test_priority(reason: int, priority: Priority) -> None:
 
 
 def test_pauses_grow_only_for_what_is_asked_in_vain() -> None:
-    asked = _Asked()
+    asked, now_ms = _Asked(), T0 + 10 * M
     pauses = []
     for _ in range(14):
-        asked.begin(T0, 1000)
-        pauses.append(asked.next_ms - 1000)
+        asked.begin(T0, T0, now_ms)
+        pauses.append(asked.next_ms - now_ms)
     assert pauses == [5000] * 8 + [10_000, 20_000, 40_000] + [60_000] * 3
-    asked.begin(T0 + M, 1000)
-    assert asked.next_ms == 6000
+    asked.begin(T0 + M, T0 + M, now_ms)
+    assert asked.next_ms == now_ms + 5000
+
+
+def test_minute_read_young_is_read_again_when_it_is_final() -> None:
+    asked, end_ms = _Asked(), T0 + M
+    asked.begin(T0, T0, end_ms + 5_000)
+    assert asked.next_ms == end_ms + 30_000
+    asked.begin(T0, T0, end_ms + 28_000)
+    assert asked.next_ms == end_ms + 33_000
+    asked.begin(T0, T0, end_ms + 33_000)
+    assert asked.tries == 1
 
 
 def test_table_shows_what_is_whole_and_makes_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
