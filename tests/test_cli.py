@@ -396,6 +396,13 @@ def no_descriptors_left() -> Iterator[None]:
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
+def test_the_module_runs(desk: Desk) -> None:
+    with process("symbols", "--json") as running:
+        out, err = running.communicate()
+    assert (running.returncode, err) == (0, "")
+    assert len(json.loads(out)) == 2
+
+
 def test_status_for_people(desk: Desk, run: Callable[..., Result], no_descriptors_left: None) -> None:
     text = run("status").out
     assert re.search(r"^symbols +trading 2  live 2  quiet 2  silent 0$", text, re.MULTILINE)

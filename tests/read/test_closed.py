@@ -249,6 +249,14 @@ def test_the_waiting_reader_is_woken(desk: Desk, reader: klshm.Reader) -> None:
     assert minutes(taken) == [0]
 
 
+def test_a_wait_looks_for_settling_which_moves_no_log(desk: Desk, reader: klshm.Reader) -> None:
+    follower = reader._follower(None, None, None, "settle", False)
+    desk.tick("BTCUSDT", "1m", START, flags=PROVISIONAL)
+    desk.publish()
+    assert follower.poll() == []
+    assert not follower.wait(600), "without a look at the settling this runs into the test's own timeout"
+
+
 def test_the_asynchronous_iterator_yields_the_same(desk: Desk, reader: klshm.Reader) -> None:
     async def follow() -> list[Bar]:
         taken: list[Bar] = []

@@ -27,6 +27,7 @@ def test_it_agrees_with_a_set(steps: list[tuple[bool, int]]) -> None:
             held.add(open_time)
         assert set(progress.waiting) == held
         assert [t for t in range(STEP, 31 * STEP, STEP) if progress.is_done(t)] == sorted(done)
+        assert progress.through == next(t for t in range(0, 32 * STEP, STEP) if t + STEP not in done)
         seen = done | held
         assert progress.newest == max(seen, default=0)
         newest = progress.newest

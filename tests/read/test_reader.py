@@ -138,6 +138,20 @@ def test_a_worker_without_symbols_holds_no_snapshot_back(make_desk: Callable[...
         assert reader.snapshot(closed_through=START, timeout_s=0.0).closed_through_ms == START
 
 
+def test_a_snapshot_is_closed_through_what_all_workers_have_closed(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(workers=2)
+    for worker, name in enumerate(("BTCUSDT", "ETHUSDT")):
+        desk.list_symbol(name, worker)
+        desk.live(name, "1m", START)
+    desk.publish(closed_through_ms=START)
+    for half in (0, 1):
+        desk.words[desk.block(1) + lay.B_CUT + half * lay.CUT_WORDS + lay.CUT_CLOSED_THROUGH_MS] = START - MINUTE
+    with klshm.attach("test") as reader:
+        assert reader.snapshot().closed_through_ms == START - MINUTE
+        with pytest.raises(WaitTimeout):
+            reader.snapshot(closed_through=START, timeout_s=0.0)
+
+
 def test_reads_of_a_silent_worker_are_refused(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk(workers=2)
     for worker, name in enumerate(("BTCUSDT", "ETHUSDT")):
@@ -184,19 +198,20 @@ def test_a_reader_notices_that_the_segment_was_replaced(desk: Desk, make_desk: C
             reader.check()
 
 
-def test_a_closed_reader_leaves_no_map(desk: Desk) -> None:
-    def maps() -> int:
-        with open("/proc/self/maps") as lines:
-            return sum(str(desk.segment.path) in line for line in lines)
+def maps(desk: Desk) -> int:
+    with open("/proc/self/maps") as lines:
+        return sum(str(desk.segment.path) in line for line in lines)
 
-    before = maps()
+
+def test_a_closed_reader_leaves_no_map(desk: Desk) -> None:
+    before = maps(desk)
     reader = klshm.attach("test")
-    assert maps() == before + 1
+    assert maps(desk) == before + 1
     rows = reader.history("BTCUSDT", "1m", 5, include_live=True)
     snapshot = reader.snapshot()
     reader.close()
     reader.close()
-    assert maps() == before
+    assert maps(desk) == before
     assert len(rows) == 0 and len(snapshot) == 2
 
 
@@ -208,8 +223,10 @@ def test_a_reader_shows_what_it_is(desk: Desk) -> None:
 
 
 def test_an_error_inside_the_block_is_the_one_that_is_seen(desk: Desk) -> None:
-    with pytest.raises(UnknownSymbol), klshm.attach("test") as reader:
+    before = maps(desk)
+    with pytest.raises(UnknownSymbol) as raised, klshm.attach("test") as reader:
         reader.live("XRPUSDT", "1m")
+    assert maps(desk) == before and raised.value.__traceback__, "though the error's frames are still held"
     with pytest.raises(WaitTimeout), klshm.attach("test") as reader:
         bars = reader.closed(timeout_s=0)
         next(bars)
