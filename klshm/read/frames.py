@@ -18,7 +18,8 @@ from klshm.shm.layout import STATE_EMPTY, STATE_NAMES
 __all__ = ["to_arrow", "to_html", "to_pandas", "to_polars"]
 
 Rows = np.ndarray[Any, Any]
-Columns = dict[str, np.ndarray[Any, Any]]
+Columns = dict[str, np.ndarray[Any, Any] | list[str]]
+"""Numbers as arrays, times in UTC ms; words as lists."""
 
 _TIMES: Final = ("open_time", "close_time")
 
@@ -39,7 +40,7 @@ def to_pandas(rows: Rows | Snapshot) -> Any:
     library = _library("pandas")
     frame = library.DataFrame(_columns(rows))
     for name in _TIMES:
-        frame[name] = frame[name].dt.tz_localize("UTC")
+        frame[name] = library.to_datetime(frame[name], unit="ms", utc=True)
     return frame
 
 
@@ -51,7 +52,7 @@ def to_polars(rows: Rows | Snapshot) -> Any:
     """
     library = _library("polars")
     frame = library.DataFrame(_columns(rows))
-    return frame.with_columns(library.col(*_TIMES).dt.replace_time_zone("UTC"))
+    return frame.with_columns(library.col(*_TIMES).cast(library.Datetime("ms", "UTC")))
 
 
 def to_arrow(rows: Rows | Snapshot) -> Any:
@@ -61,10 +62,9 @@ def to_arrow(rows: Rows | Snapshot) -> Any:
         KlshmError: If pyarrow is not installed.
     """
     library = _library("pyarrow")
-    utc = library.timestamp("ms", tz="UTC")
-    arrays = {
-        name: library.array(values, type=utc if name in _TIMES else None) for name, values in _columns(rows).items()
-    }
+    arrays = {name: library.array(values) for name, values in _columns(rows).items()}
+    for name in _TIMES:
+        arrays[name] = arrays[name].cast(library.timestamp("ms", tz="UTC"))
     return library.table(arrays)
 
 
@@ -95,23 +95,22 @@ def _columns(bars: Rows | Snapshot) -> Columns:
     if not isinstance(bars, Snapshot):
         return _columns_of(bars)
     rows = bars.rows.reshape(-1)
-    present = rows["state"] != STATE_EMPTY
-    symbols = np.repeat(np.array(bars.symbols, dtype=object), len(bars.intervals))
-    intervals = np.array(INTERVALS, dtype=object)[rows["interval"][present]]
-    return {"symbol": symbols[present], "interval": intervals, **_columns_of(rows[present])}
+    present = np.flatnonzero(rows["state"] != STATE_EMPTY)
+    symbols = [bars.symbols[index] for index in (present // len(bars.intervals)).tolist()]
+    rows = rows[present]
+    intervals = [INTERVALS[code] for code in rows["interval"].tolist()]
+    return {"symbol": symbols, "interval": intervals, **_columns_of(rows)}
 
 
 def _columns_of(rows: Rows) -> Columns:
     columns: Columns = {}
     for name in COLUMNS:
         if name == "close_time":
-            columns[name] = close_times(rows).astype("datetime64[ms]")
-        elif name == "open_time":
-            columns[name] = rows[name].astype("datetime64[ms]")
+            columns[name] = close_times(rows)
         elif name == "state":
-            columns[name] = np.array(STATE_NAMES, dtype=object)[rows[name]]
+            columns[name] = [STATE_NAMES[state] for state in rows[name].tolist()]
         elif name == "flags":
-            columns[name] = np.array([",".join(flag_words(flags)) for flags in rows[name].tolist()], dtype=object)
+            columns[name] = [",".join(flag_words(flags)) for flags in rows[name].tolist()]
         else:
             columns[name] = np.ascontiguousarray(rows[name])
     return columns

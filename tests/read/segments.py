@@ -12,7 +12,7 @@ from klshm.config import Config, DataConfig
 from klshm.intervals import code_of, length_ms
 from klshm.settings import to_json
 from klshm.shm import layout as lay
-from klshm.shm.halves import mark_row, new_dirty, swap
+from klshm.shm.halves import mark_row, swap, tracker_words
 from klshm.shm.layout import KLINE, Layout
 from klshm.shm.ring import RingProducer
 from klshm.shm.rows import write_row
@@ -63,7 +63,9 @@ class Desk:
             RingProducer(self.words, self.layout.log_offset(w) // 8, log_rows, self.block(w) + lay.B_TAIL)
             for w in range(workers)
         ]
-        self.dirty = [new_dirty(self.layout.slots * self.layout.intervals) for _ in range(workers)]
+        self.rows = self.layout.slots * self.layout.intervals
+        self.cut = tracker_words(self.rows)
+        self.private = [np.zeros(self.cut + lay.CUT_WORDS, dtype=np.int64) for _ in range(workers)]
         self.beat()
 
     # -- roles ------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ class Desk:
         index = local * self.layout.intervals + self.intervals.index(interval)
         row = self.row(symbol, interval, open_time, **{"state": lay.STATE_LIVE, **values})
         self._write(self.layout.live_offset(worker) // 8 + index * lay.ROW_WORDS, row)
-        mark_row(self.dirty[worker], index)
+        mark_row(self.private[worker], 0, self.rows, index)
 
     def keep(self, symbol: str, interval: str, open_time: int, **values: Any) -> None:
         """Write a closed bar into history only."""
@@ -160,7 +162,9 @@ class Desk:
     def publish(self, closed_through_ms: int = 0, exchange_ms: int = 0) -> None:
         """Swap the halves of all workers and move their tails."""
         for worker, log in enumerate(self.logs):
-            live, h0, h1 = (
+            private = self.private[worker]
+            private[self.cut :] = (time.monotonic_ns(), exchange_ms, closed_through_ms, 1)
+            live, half_0, half_1 = (
                 offset // 8
                 for offset in (
                     self.layout.live_offset(worker),
@@ -168,18 +172,7 @@ class Desk:
                     self.layout.half_offset(worker, 1),
                 )
             )
-            swap(
-                self.words,
-                self.block(worker),
-                live,
-                h0,
-                h1,
-                self.dirty[worker],
-                time.monotonic_ns(),
-                exchange_ms,
-                closed_through_ms,
-                1,
-            )
+            swap(self.words, self.block(worker), live, half_0, half_1, private, 0, self.rows, self.cut)
             log.publish()
 
     def settle(self, through_ms: int, worker: int = 0) -> None:
