@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klshm import settings
+from klshm import layers
 from klshm.config import Config
 from klshm.errors import ConfigError
 from klshm.intervals import code_of
-from klshm.settings import from_json, keys, load, render_default, resolve, to_json
+from klshm.keys import keys
+from klshm.settings import from_json, load, render_default, resolve, to_json
 from klshm.shm.layout import CONFIG_BYTES, Layout
 from klshm.toml import parse_text, render_value
 
@@ -197,7 +198,7 @@ def test_a_mistake_in_a_variable_names_the_variable() -> None:
 
 
 def test_a_renamed_key_names_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(settings.RENAMED, "run.processes", "run.workers")
+    monkeypatch.setitem(layers.RENAMED, "run.processes", "run.workers")
     with pytest.raises(ConfigError, match=r"--set: run\.processes is now called run\.workers; rename it"):
         load(overrides=["run.processes=3"], environ={})
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from klshm.commands.output import print_json, print_line
 from klshm.errors import ConfigError
+from klshm.keys import Key, keys
 from klshm.read.attach import attach
-from klshm.settings import Key, Settings, keys, render_default, resolve, to_json
+from klshm.settings import Settings, render_default, resolve, to_json
 from klshm.toml import render_value, type_words
 
 

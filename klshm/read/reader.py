@@ -20,6 +20,7 @@ from klshm.errors import ReadError, SegmentError, StaleData, WaitTimeout
 from klshm.intervals import open_time_of
 from klshm.read.bars import ROW, Bar, bar_of, position
 from klshm.read.closed import MOMENTS, Follower, Moment
+from klshm.read.iteration import LONGEST_WAIT_S, aiterate, iterate
 from klshm.read.liveness import Liveness
 from klshm.read.snapshot import Snapshot, assemble
 from klshm.read.source import Place, Source
@@ -35,9 +36,6 @@ Rows = np.ndarray[Any, Any]
 Wait = Literal["futex", "spin"]
 
 _STATE: Final = position("state")
-_LONGEST_WAIT_S: Final = 0.5
-"""A wait is cut into pieces so that a dead engine is noticed."""
-_ASYNC_WAIT_S: Final = 0.25
 
 
 class Reader:
@@ -177,7 +175,7 @@ class Reader:
                     "wait longer or see `status`"
                 )
             if self._wait == "futex":
-                wait_for_tail(self._segment, source.tail_words(), tails, min(remaining_s, _LONGEST_WAIT_S))
+                wait_for_tail(self._segment, source.tail_words(), tails, min(remaining_s, LONGEST_WAIT_S))
 
     def closed(
         self,
@@ -205,7 +203,8 @@ class Reader:
             UnknownSymbol, UnknownInterval: If the engine does not have it.
             WaitTimeout, StaleData, EngineGone: While iterating.
         """
-        return self._iterate(self._follower(symbols, intervals, since, when, revisions), timeout_s)
+        follower = self._follower(symbols, intervals, since, when, revisions)
+        return iterate(follower, self.check, is_spinning=self._wait == "spin", timeout_s=timeout_s)
 
     async def aclosed(
         self,
@@ -218,12 +217,8 @@ class Reader:
     ) -> AsyncIterator[Bar]:
         """Yield bars as `closed` does; the waiting is done in a thread."""
         follower = await asyncio.to_thread(self._follower, symbols, intervals, since, when, revisions)
-        waited_from_s = time.monotonic()
-        while True:
-            bars = await asyncio.to_thread(self._next, follower, _ASYNC_WAIT_S)
-            for bar in bars:
-                yield bar
-            waited_from_s = self._patience(bool(bars), waited_from_s, timeout_s)
+        async for bar in aiterate(follower, self.check, timeout_s=timeout_s):
+            yield bar
 
     def status(self) -> dict[str, Any]:
         """Return how the engine is: the document that `python -m klshm status --json` prints."""
@@ -261,6 +256,9 @@ class Reader:
         if live["state"] != lay.STATE_EMPTY:
             return int(live["open_time"]) - place.step
         now_ms = exchange_now_ms(self._segment)
+        listing = self.source.table.row(place.slot)
+        if listing["status"] == lay.SYMBOL_DELISTED and 0 < listing["delivery_ms"] < now_ms:
+            now_ms = int(listing["delivery_ms"])  # its history ends there
         return open_time_of(self.source.intervals[place.interval], now_ms) - place.step
 
     def _follower(
@@ -281,28 +279,3 @@ class Reader:
         follower = Follower(self.source, symbols, intervals or self.intervals, since, when, revisions)
         self._followers.add(follower)
         return follower
-
-    def _iterate(self, follower: Follower, timeout_s: float | None) -> Iterator[Bar]:
-        waited_from_s = time.monotonic()
-        while True:
-            bars = self._next(follower, _LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S))
-            yield from bars
-            waited_from_s = self._patience(bool(bars), waited_from_s, timeout_s)
-
-    def _next(self, follower: Follower, wait_s: float) -> list[Bar]:
-        """Return the bars that are due, waiting for them once."""
-        self.check()
-        bars = follower.poll()
-        if bars:
-            return bars
-        if self._wait == "futex":
-            follower.wait(wait_s)
-        return follower.poll()
-
-    def _patience(self, came: bool, waited_from_s: float, timeout_s: float | None) -> float:
-        now_s = time.monotonic()
-        if came:
-            return now_s
-        if timeout_s is not None and now_s - waited_from_s >= timeout_s:
-            raise WaitTimeout(f"no bar closed within {timeout_s:g} s; wait longer or see `status`")
-        return waited_from_s

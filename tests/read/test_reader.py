@@ -77,6 +77,17 @@ def test_history_of_a_symbol_without_an_open_bar_ends_at_the_exchange_clock(desk
         assert reader.history("ETHUSDT", "1m", 3)["volume"].tolist() == [7]
 
 
+def test_history_of_a_delisted_symbol_ends_with_its_delivery(desk: Desk) -> None:
+    desk.set_clock(START + 5000 * MINUTE)
+    desk.keep("ETHUSDT", "1m", START - MINUTE, volume=7)
+    delivery = desk.layout.symbols_offset // 8 + desk.symbols["ETHUSDT"][0] * lay.SYMBOL_WORDS + 8
+    desk.words[delivery] = START
+    desk.set_status("ETHUSDT", lay.SYMBOL_DELISTED)
+    with klshm.attach("test") as reader:
+        assert reader.source.table.row(1)["delivery_ms"] == START
+        assert reader.history("ETHUSDT", "1m", 3)["volume"].tolist() == [7]
+
+
 def test_symbols_follow_the_table(desk: Desk) -> None:
     with klshm.attach("test") as reader:
         assert reader.symbols() == ["BTCUSDT", "ETHUSDT"]
