@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,8 @@ from klshm.config import Config, DataConfig, StoreConfig
 from klshm.intervals import anchor_ms, code_of, length_ms
 from klshm.role import Role, Stop
 from klshm.shm import layout as lay
-from klshm.shm.halves import mark_row, new_dirty, swap
+from klshm.shm.counters import PERSISTER, Counters
+from klshm.shm.halves import mark_row, swap, tracker_words
 from klshm.shm.layout import KLINE, ROW_WORDS, Layout
 from klshm.shm.ring import RingProducer
 from klshm.shm.rows import write_row
@@ -96,7 +98,11 @@ class Engine:
             layout.historian_offset // 8 + lay.B_TAIL,
             layout.persister_offset // 8 + lay.B_CURSOR,
         )
-        self.dirty = [new_dirty(layout.slots * layout.intervals) for _ in range(workers)]
+        self.persister_block = self.segment.block(layout.persister_offset)
+        self.counters = Counters(self.persister_block, PERSISTER)
+        self.rows = layout.slots * layout.intervals
+        # Each worker's private words: its tracker of changed rows, then the cut to publish.
+        self.private = [np.zeros(tracker_words(self.rows) + lay.CUT_WORDS, dtype=np.int64) for _ in range(workers)]
 
     def block(self, worker: int) -> int:
         return self.layout.partition_offset(worker) // 8
@@ -146,10 +152,11 @@ class Engine:
             image = np.frombuffer(bytearray(row.tobytes()), dtype=np.int64)
             write_row(self.words, self.live_word(slot, interval), image, 0)
             worker = slot % self.layout.workers
-            mark_row(self.dirty[worker], (self.live_word(slot, interval) * 8 - self.layout.live_offset(worker)) // 128)
+            row_index = (self.live_word(slot, interval) * 8 - self.layout.live_offset(worker)) // lay.ROW_BYTES
+            mark_row(self.private[worker], 0, self.rows, row_index)
 
     def publish_halves(self) -> None:
-        for worker, dirty in enumerate(self.dirty):
+        for worker, private in enumerate(self.private):
             live, half_0, half_1 = (
                 offset // 8
                 for offset in (
@@ -158,7 +165,8 @@ class Engine:
                     self.layout.half_offset(worker, 1),
                 )
             )
-            swap(self.words, self.block(worker), live, half_0, half_1, dirty, 1, 2, 3, 4)
+            cut = tracker_words(self.rows)
+            swap(self.words, self.block(worker), live, half_0, half_1, private, 0, self.rows, cut)
 
     # -- a persister process ------------------------------------------------------------------------
 
@@ -169,7 +177,7 @@ class Engine:
         if pid == 0:
             code = 1
             try:
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the test
                 serve(role)
                 code = 0
             finally:

@@ -27,7 +27,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def counters(engine: Engine) -> Counters:
-    return Counters(engine.role().block, PERSISTER)
+    return engine.counters
 
 
 def intake(engine: Engine, journal: Journal) -> LogIntake:
@@ -110,7 +110,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 def backfill(engine: Engine, archive: Archive) -> HistorianIntake:
-    return HistorianIntake(engine.segment, archive, Namer(engine.segment), counters(engine), engine.role().block)
+    return HistorianIntake(engine.segment, archive, Namer(engine.segment), counters(engine), engine.persister_block)
 
 
 def test_backfill_goes_to_the_archive_and_gives_room(engine: Engine, archive: Archive) -> None:
@@ -121,7 +121,7 @@ def test_backfill_goes_to_the_archive_and_gives_room(engine: Engine, archive: Ar
     assert (historian.take(), historian.take(), historian.behind) == (256, 0, 0)
     assert engine.backfill.room() == 256
     assert archive.historian_cursor == (engine.segment.uuid, 256)
-    engine.role().block[lay.B_CURSOR] = 0
+    engine.persister_block[lay.B_CURSOR] = 0
     assert backfill(engine, archive).behind == 0  # a new process goes on where the last commit ended
     assert engine.backfill.room() == 256
     reader = ArchiveReader(archive.path)

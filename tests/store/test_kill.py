@@ -14,7 +14,6 @@ import pytest
 
 from klshm.config import StoreConfig
 from klshm.shm import layout as lay
-from klshm.shm.counters import PERSISTER, Counters
 from klshm.store import names
 from klshm.store.archive_reader import ArchiveReader
 from klshm.store.journal import Journal
@@ -38,7 +37,7 @@ class Producer:
 
     def room(self) -> int:
         """Rows that may be logged without an overrun of what is not yet durable."""
-        journaled = Counters(self.engine.role().block, PERSISTER).get("journal_rows_total")
+        journaled = self.engine.counters.get("journal_rows_total")
         return 128 - sum(log.position for log in self.engine.logs) + journaled
 
     def produce(self) -> None:
@@ -102,7 +101,7 @@ def kill_in_a_loop(engine: Engine, producer: Producer) -> None:
         journal = Journal(names.journal_path(engine.directory))
         durable = sum(journal.cursor(engine.segment.uuid, f"log/{worker}") or 0 for worker in (0, 1))
         journal.close()
-        Counters(engine.role().block, PERSISTER).set("journal_rows_total", durable)
+        engine.counters.set("journal_rows_total", durable)
 
 
 @pytest.fixture
@@ -124,8 +123,7 @@ def test_the_next_persister_completes_the_archive(killed: tuple[Engine, Producer
     assert status == 0
     assert found_in_journal(engine) == []
     assert found_in_archive(engine) == producer.want
-    counters = Counters(role.block, PERSISTER)
-    assert (counters.get("overruns_total"), counters.get("failures_total")) == (0, 0)
+    assert (engine.counters.get("overruns_total"), engine.counters.get("failures_total")) == (0, 0)
 
 
 @pytest.mark.parametrize("killed", [2], indirect=True)

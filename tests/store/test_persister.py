@@ -165,7 +165,7 @@ def test_commit_comes_before_trim_and_the_cursor_word_after_the_commit(
 
     monkeypatch.setattr(Archive, "write", traced_write)
     monkeypatch.setattr(Journal, "trim", traced_trim)
-    role_block = engine.role().block
+    role_block = engine.persister_block
     with serving(engine):
         engine.log(minutes(0, 20), 0)
         engine.backfill.append(minutes(0, 5, slot=1))
