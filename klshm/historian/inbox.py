@@ -20,12 +20,9 @@ from klshm.shm.ring import RingProducer
 from klshm.shm.segment import Segment
 
 
-__all__ = ["B_INBOX_TAILS", "Outlet", "command", "historian_log", "worker_inbox"]
+__all__ = ["Outlet", "command", "historian_log", "worker_inbox"]
 
 Rows = np.ndarray[Any, Any]
-
-B_INBOX_TAILS: Final = lay.B_COUNTERS + lay.COUNTERS - lay.MAX_WORKERS
-"""Tails of the workers' inboxes, one word each, in the historian's block: it is their only writer."""
 
 _QUEUE_ROWS: Final = 8192
 _RESERVE: Final = 4
@@ -40,7 +37,7 @@ def worker_inbox(segment: Segment, worker: int) -> Outlet:
             segment.words,
             layout.inbox_offset(worker) // 8,
             layout.inbox_rows,
-            layout.historian_offset // 8 + B_INBOX_TAILS + worker,
+            layout.historian_offset // 8 + lay.B_INBOX_TAILS + worker,
             layout.partition_offset(worker) // 8 + lay.B_CURSOR,
         )
     )

@@ -7,8 +7,9 @@ import json
 import ssl
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,17 @@ def certificate(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(cert, key)
     return server, ssl.create_default_context(cafile=str(cert))
+
+
+@contextmanager
+def simulator(*options: str) -> Iterator[int]:
+    """The exchange simulator as a process; yields its port."""
+    command = [sys.executable, "-m", "klshm.sim", "--port", "0", "--exit-with-parent", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2])
+    assert process.stdout is not None
+    try:
+        yield int(json.loads(process.stdout.readline())["port"])
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()

@@ -20,7 +20,6 @@ from aiohttp import web
 
 from klshm import intervals
 from klshm.config import Config, ExchangeConfig, HistorianConfig
-from klshm.historian.inbox import B_INBOX_TAILS
 from klshm.role import Role
 from klshm.shm import layout as lay
 from klshm.shm.consumer import RingConsumer
@@ -110,7 +109,7 @@ class Consumers:
             (
                 RingConsumer(
                     made.region(layout.inbox_offset(w), layout.inbox_rows * ROW_BYTES),
-                    block[B_INBOX_TAILS + w : B_INBOX_TAILS + w + 1],
+                    block[lay.B_INBOX_TAILS + w : lay.B_INBOX_TAILS + w + 1],
                 ),
                 made.block(layout.partition_offset(w)),
             )

@@ -103,8 +103,7 @@ def test_command_is_an_inbox_entry() -> None:
 
 
 def test_tails_lie_apart_from_the_counters_in_use() -> None:
-    from klshm.historian.inbox import B_INBOX_TAILS
     from klshm.shm.counters import HISTORIAN
 
-    assert lay.B_COUNTERS + len(HISTORIAN) <= B_INBOX_TAILS
-    assert B_INBOX_TAILS + lay.MAX_WORKERS <= lay.B_ERROR_MS
+    assert lay.B_COUNTERS + len(HISTORIAN) <= lay.B_INBOX_TAILS
+    assert lay.B_INBOX_TAILS + lay.MAX_WORKERS <= lay.B_ERROR_MS
