@@ -174,6 +174,16 @@ def test_progress_is_stored_with_the_rows_or_not_at_all(archive: Archive) -> Non
     reader.close()
 
 
+def test_rows_and_progress_are_one_transaction(archive: Archive) -> None:
+    statements: list[str] = []
+    archive._connection.set_trace_callback(statements.append)
+    store(archive, bar("closed", 1), watermark=("journal", 4), historian_cursor=("segment", 9))
+    archive._connection.set_trace_callback(None)
+    assert statements[0] == "BEGIN IMMEDIATE"
+    assert [statement for statement in statements if statement == "COMMIT"] == statements[-1:]
+    assert sum("watermark" in statement or "historian_cursor" in statement for statement in statements) == 2
+
+
 def test_an_empty_batch_moves_the_watermark(archive: Archive) -> None:
     archive.write(Batch((), bars([])), watermark=("journal", 2))
     assert archive.watermark == ("journal", 2)

@@ -10,7 +10,7 @@ import pytest
 from klshm.config import StoreConfig
 from klshm.errors import ArchiveError, JournalError
 from klshm.shm import layout as lay
-from klshm.shm.counters import PERSISTER, Counters
+from klshm.shm.counters import Counters
 from klshm.store.archive import Archive
 from klshm.store.archive_reader import ArchiveReader
 from klshm.store.intake import HistorianIntake, LogIntake

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+
 import numpy as np
 import pytest
 
 from klshm.errors import RowBusy
 from klshm.shm import layout as lay
+from klshm.shm.compile import kernel
+from klshm.shm.rows import write_row
 from klshm.store.segment_rows import OPEN, Namer, interval_names, walk_history
 from tests.store.engine import MINUTE, START, Engine, bars
 
@@ -72,6 +78,37 @@ def test_the_walk_yields_every_whole_row(engine: Engine) -> None:
     torn = next(word for word in range(history, engine.layout.total_bytes // 8, lay.ROW_WORDS) if engine.words[word])
     engine.words[torn] += 1
     assert sum(map(len, walk_history(engine.segment, 0))) == len(rows) - 1
+
+
+@kernel("void(int64[::1], int64, int64, int64[:, ::1])", cache=False)
+def rewrite(words, at, rows, images):
+    """Write the same rows over and over, one image after the other."""
+    for _ in range(200_000):
+        for k in range(len(images)):
+            for row in range(rows):
+                write_row(words, at + row * lay.ROW_WORDS, images[k], 0)
+
+
+@pytest.mark.stress
+def test_the_walk_yields_no_torn_row(engine: Engine) -> None:
+    images = np.array([np.full(lay.ROW_WORDS, number, dtype=np.int64) for number in (1, 2)])
+    at = engine.layout.history_offset(0) // 8
+    pid = os.fork()
+    if pid == 0:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        while True:
+            rewrite(engine.words, at, 8, images)
+    try:
+        seen = set()
+        for _ in range(20_000):
+            for rows in walk_history(engine.segment, 0):
+                words = rows.view(np.int64).reshape(-1, lay.ROW_WORDS)[:, 1:]
+                assert (words == words[:, :1]).all()
+                seen.update(words[:, 0].tolist())
+        assert seen == {1, 2}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_names_of_kept_intervals(engine: Engine) -> None:
