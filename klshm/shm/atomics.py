@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from klshm.shm.compile import COMPILED
 
 
 __all__ = [
+    "bits_of_float",
     "fence_acquire",
     "fence_release",
+    "float_of_bits",
     "load_acquire",
     "load_relaxed",
     "store_relaxed",
@@ -65,6 +69,24 @@ if COMPILED:
 
         return intrinsic(typer)
 
+    @intrinsic  # type: ignore[misc]
+    def bits_of_float(typing_context: Any, value: Any) -> Any:
+        """Return the word that holds a float64."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], ir.IntType(64))
+
+        return types.int64(types.float64), generate
+
+    @intrinsic  # type: ignore[misc]
+    def float_of_bits(typing_context: Any, word: Any) -> Any:
+        """Return the float64 that a word holds."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], ir.DoubleType())
+
+        return types.float64(types.int64), generate
+
     load_relaxed = _make_load("monotonic")
     load_acquire = _make_load("acquire")
     store_relaxed = _make_store("monotonic")
@@ -73,6 +95,14 @@ if COMPILED:
     fence_release = _make_fence("release")
 
 else:
+
+    def bits_of_float(value: Any) -> Any:
+        """Return the word that holds a float64."""
+        return np.float64(value).view(np.int64)
+
+    def float_of_bits(word: Any) -> Any:
+        """Return the float64 that a word holds."""
+        return np.int64(word).view(np.float64)
 
     def load_relaxed(array: Any, index: Any) -> Any:
         """Load one word."""

@@ -83,13 +83,14 @@ COMPILED: Final[bool] = not numba.config.DISABLE_JIT
 """Whether kernels run as machine code; False under `NUMBA_DISABLE_JIT=1`."""
 
 
-def kernel(*signatures: Any) -> Any:
+def kernel(*signatures: Any, **more: Any) -> Any:
     """Return the decorator that compiles a kernel.
 
     Args:
         signatures: Explicit signatures; without any it is compiled at its first call.
+        more: Further options of the compiler.
     """
-    options: dict[str, Any] = {"cache": _CACHE, "nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"cache": _CACHE, "nogil": True, "error_model": "numpy", **more}
     if signatures:
         return numba.njit(list(signatures), **options)
     return numba.njit(**options)

@@ -160,6 +160,9 @@ ROLE_STATE_NAMES: Final = ("absent", "starting", "connecting", "live", "draining
 B_COUNTERS: Final = 64
 COUNTERS: Final = 128
 
+B_INBOX_TAILS: Final = B_COUNTERS + COUNTERS - MAX_WORKERS
+"""Tails of the workers' inboxes, in the historian's block: it is their only writer."""
+
 B_ERROR_MS: Final = 192
 B_ERROR_LENGTH: Final = 193
 B_ERROR_TEXT: Final = 194
@@ -286,6 +289,7 @@ NEED_HOLE: Final = 1  # missing aggregate trades
 NEED_DOUBT: Final = 2  # the stream is down or mute
 NEED_UNCONFIRMED: Final = 4  # closed bars wait for the exchange's own
 NEED_HISTORY: Final = 8  # children of an open bar are missing
+NEED_EMPTY: Final = 16  # closed bars without trades wait to be proven; alone, they can wait long
 
 
 def _layout_hash() -> int:

@@ -1,0 +1,44 @@
+"""How the engine's kernels are compiled: one version of each, with the types its arguments' names say.
+
+Without given types the compiler would make a version of its own for every constant argument, and
+a Python wrapper for each: four times the time. ``m`` is the memory, ``events`` and ``words`` are
+arrays of words, everything else is one word.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Final
+
+import numba
+
+from klshm.core.state import Memory
+from klshm.shm.compile import COMPILED, kernel
+
+
+__all__ = ["compiled", "entry"]
+
+
+def _types() -> dict[str, Any]:
+    words = numba.int64[::1]
+    return {"m": numba.types.NamedUniTuple(words, 2, Memory), "events": words, "words": words}
+
+
+_TYPES: Final = _types() if COMPILED else {}
+
+
+def _compile(function: Any, **options: Any) -> Any:
+    if not COMPILED:
+        return function
+    names = inspect.signature(function).parameters
+    return kernel(tuple(_TYPES.get(name, numba.int64) for name in names), **options)(function)
+
+
+def compiled(function: Any) -> Any:
+    """Compile a kernel that only other kernels call."""
+    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def entry(function: Any) -> Any:
+    """Compile a kernel that Python calls."""
+    return _compile(function, no_cfunc_wrapper=True)

@@ -1,0 +1,256 @@
+"""The one way in: a batch of events, applied in order, then published.
+
+Order of publication (SHM section 3): log entries, history rows, live rows, swap (after a closing
+wave), tail. Whoever sees a log entry finds it in history; whoever sees a live bar finds the
+closed one before it.
+"""
+
+from __future__ import annotations
+
+from klshm.core import events as ev
+from klshm.core import state as st
+from klshm.core.compiled import compiled, entry
+from klshm.core.kernel.closing import advance, list_slot, publish_open, settle_minute
+from klshm.core.kernel.folds import log_row
+from klshm.core.kernel.intake import prune_holes
+from klshm.core.kernel.lifecycle import add_symbol, remove_symbol, set_origin
+from klshm.core.kernel.needs import check_streams, set_doubt, write_needs
+from klshm.core.kernel.official import apply_frame, apply_rest_row, note_official_id
+from klshm.core.kernel.rows import count, history_at, record_at, symbol_at
+from klshm.core.kernel.scaling import read_cells, read_trade
+from klshm.core.kernel.trades import apply_trade
+from klshm.core.state import CELLS, MINUTE
+from klshm.shm.counters import WORKER
+from klshm.shm.halves import swap
+from klshm.shm.layout import (
+    B_SETTLED_THROUGH_MS,
+    B_TAIL,
+    CUT_BATCH,
+    CUT_CLOSED_THROUGH_MS,
+    CUT_EXCHANGE_MS,
+    CUT_MONO_NS,
+    STATE_CLOSED,
+)
+from klshm.shm.ring import publish_tail
+
+
+__all__ = ["apply_events", "publish_halves"]
+
+_REFUSED = WORKER.index("refused_total")
+_SWAPS = WORKER.index("swaps_total")
+
+FUTURE_MS = 60_000
+"""A trade or frame further ahead of the exchange's clock than this is refused."""
+
+
+@compiled
+def event_cells(m):
+    """Return nine scratch words for the cells of the event being applied."""
+    return m.state[st.C_SCRATCH] + 6 * CELLS
+
+
+@compiled
+def on_trade(m, events, at):
+    """Check a trade event and apply it."""
+    state = m.state
+    slot, T = events[at + ev.E_SLOT], events[at + ev.E_OPEN_TIME]
+    a, f, l = events[at + ev.E_A], events[at + ev.E_F], events[at + ev.E_L]
+    if a < 0 or f < 0 or l < f or T <= 0 or T > state[st.C_NOW] + FUTURE_MS:
+        count(m, _REFUSED, 1)
+        return
+    sums = event_cells(m)
+    price = read_trade(m, slot, events, at, sums, events[at + ev.E_FLAG] != 0)
+    if price < 0:
+        return
+    state[sums + 4] = l - f + 1
+    E = events[at + ev.E_TIME]
+    symbol = symbol_at(m, slot)
+    state[symbol + st.S_LAST_EVENT] = max(state[symbol + st.S_LAST_EVENT], E)
+    apply_trade(m, slot, a, f, l, T, E, price, state[sums], sums)
+
+
+@compiled
+def is_sane(m, cells):
+    """Return whether nine cells can be a bar at all."""
+    state = m.state
+    opening, high, low, close = state[cells], state[cells + 1], state[cells + 2], state[cells + 3]
+    return (
+        0 < low <= opening <= high
+        and low <= close <= high
+        and state[cells + st.TAKER_VOLUME] <= state[cells + st.VOLUME]
+        and state[cells + st.TAKER_QUOTE] <= state[cells + st.QUOTE]
+    )
+
+
+@compiled
+def on_frame(m, events, at):
+    """Check an official frame and apply it."""
+    time = events[at + ev.E_OPEN_TIME]
+    cells = event_cells(m)
+    slot = events[at + ev.E_SLOT]
+    bad_time = time <= 0 or time % MINUTE != 0 or time > m.state[st.C_NOW] + FUTURE_MS
+    if bad_time or not read_cells(m, slot, events, at, cells) or not is_sane(m, cells):
+        count(m, _REFUSED, 1)
+        return
+    first, last = events[at + ev.E_F], events[at + ev.E_L]
+    apply_frame(m, slot, events[at + ev.E_TIME], time, first, last, events[at + ev.E_FLAG] != 0, cells)
+
+
+@compiled
+def on_rest_row(m, events, at):
+    """Check an official row read by REST and apply it."""
+    interval, time = events[at + ev.E_INTERVAL], events[at + ev.E_OPEN_TIME]
+    cells = event_cells(m)
+    slot = events[at + ev.E_SLOT]
+    aligned = (time - m.state[st.C_ANCHOR + interval]) % m.state[st.C_LENGTH + interval] == 0
+    if not aligned or not read_cells(m, slot, events, at, cells) or not is_sane(m, cells):
+        count(m, _REFUSED, 1)
+        return
+    apply_rest_row(m, slot, interval, time, events[at + ev.E_TIME], cells)
+
+
+@compiled
+def log_late_changes(m, slot):
+    """Log what changed since the last moment and met no other: a bar must not stay unlogged for ever."""
+    state = m.state
+    for index in range(st.RECORDS):
+        record = record_at(m, slot, index)
+        if state[record + st.M_UNLOGGED] == 1 and state[record + st.M_STATE] == STATE_CLOSED:
+            log_row(m, history_at(m, slot, 0, state[record + st.M_TIME]))
+            state[record + st.M_UNLOGGED] = 0
+    symbol = symbol_at(m, slot)
+    for interval in range(1, state[st.C_INTERVALS]):
+        time = state[symbol + st.S_UNLOGGED + interval]
+        if time != st.NONE:
+            log_row(m, history_at(m, slot, interval, time))
+            state[symbol + st.S_UNLOGGED + interval] = st.NONE
+
+
+@compiled
+def on_tick(m, time):
+    """Close every minute that has ended, for every symbol, traded or not.
+
+    Returns:
+        Whether any bar was closed.
+    """
+    state = m.state
+    minute = time // MINUTE * MINUTE
+    closed = False
+    for slot in range(state[st.C_SLOTS]):
+        symbol = symbol_at(m, slot)
+        if state[symbol + st.S_ACTIVE] == 1 and state[symbol + st.S_OPEN_MINUTE] < minute:
+            closed = True
+            advance(m, slot, minute)
+            log_late_changes(m, slot)
+            prune_holes(m, slot)
+    state[st.C_CLOSED_THROUGH] = max(state[st.C_CLOSED_THROUGH], minute)
+    return closed
+
+
+@compiled
+def on_settle(m, through):
+    """Settle every minute that ended by `through`."""
+    state = m.state
+    for slot in range(state[st.C_SLOTS]):
+        if state[symbol_at(m, slot) + st.S_ACTIVE] == 0:
+            continue
+        for index in range(st.RECORDS):
+            record = record_at(m, slot, index)
+            ended = state[record + st.M_TIME] + MINUTE <= through
+            if ended and state[record + st.M_STATE] == STATE_CLOSED and state[record + st.M_SETTLED] == 0:
+                settle_minute(m, slot, record)
+    state[st.C_SETTLED_THROUGH] = max(state[st.C_SETTLED_THROUGH], through)
+
+
+@compiled
+def dispatch(m, events, at):
+    """Apply one event; return whether it was a tick that closed bars."""
+    state = m.state
+    kind, slot = events[at + ev.E_KIND], events[at + ev.E_SLOT]
+    if kind == ev.TICK:
+        return on_tick(m, events[at + ev.E_TIME])
+    if kind == ev.SETTLE:
+        on_settle(m, events[at + ev.E_OPEN_TIME])
+        return False
+    if kind == ev.CHECK:
+        check_streams(m)
+        write_needs(m)
+        return False
+    if kind == ev.STREAM_DOWN:
+        set_doubt(m, slot, events[at + ev.E_TIME])
+        return False
+    if slot < 0 or slot >= state[st.C_SLOTS]:
+        count(m, _REFUSED, 1)
+        return False
+    if kind == ev.SYMBOL_ADD:
+        add_symbol(m, slot, events, at)
+        return False
+    if state[symbol_at(m, slot) + st.S_ACTIVE] == 0:
+        count(m, _REFUSED, 1)
+    elif kind == ev.TRADE:
+        on_trade(m, events, at)
+    elif kind == ev.FRAME:
+        on_frame(m, events, at)
+    elif kind == ev.REST_ROW:
+        on_rest_row(m, events, at)
+    elif kind == ev.TICKER:
+        note_official_id(m, slot, events[at + ev.E_L])
+    elif kind == ev.SYMBOL_REMOVE:
+        remove_symbol(m, slot)
+    elif kind == ev.SYMBOL_ORIGIN:
+        set_origin(m, slot, events[at + ev.E_OPEN_TIME])
+        list_slot(m, slot)
+    else:
+        count(m, _REFUSED, 1)
+    return False
+
+
+@entry
+def publish_halves(m, mono_ns):
+    """Publish the rows that changed since the last two publications; return how many."""
+    state = m.state
+    cut = state[st.C_CUT]
+    state[cut + CUT_MONO_NS] = mono_ns
+    state[cut + CUT_EXCHANGE_MS] = state[st.C_NOW]
+    state[cut + CUT_CLOSED_THROUGH_MS] = state[st.C_CLOSED_THROUGH]
+    state[cut + CUT_BATCH] = state[st.C_BATCH]
+    rows = state[st.C_SLOTS] * state[st.C_INTERVALS]
+    halves = (state[st.C_HALF_0], state[st.C_HALF_1])
+    tracker = state[st.C_TRACKER]
+    copied = swap(m.words, state[st.C_BLOCK], state[st.C_LIVE], halves[0], halves[1], state, tracker, rows, cut)
+    count(m, _SWAPS, 1)
+    return copied
+
+
+@entry
+def apply_events(m, events, number, now_ms, mono_ns):
+    """Apply a batch of events and publish what changed.
+
+    Args:
+        m: The memory.
+        events: The events as words, dtype int64.
+        number: How many.
+        now_ms: The exchange's time.
+        mono_ns: CLOCK_MONOTONIC, for the cut.
+
+    Returns:
+        How many log entries became visible.
+    """
+    state = m.state
+    state[st.C_NOW] = now_ms
+    state[st.C_BATCH] += 1
+    before = state[st.C_LOG_POSITION]
+    wave = False
+    for index in range(number):
+        wave = dispatch(m, events, index * ev.E_WORDS) or wave
+    for index in range(state[st.C_TOUCHED]):
+        publish_open(m, state[state[st.C_TOUCHED_LIST] + index])
+    state[st.C_TOUCHED] = 0
+    if wave:
+        publish_halves(m, mono_ns)
+    block = state[st.C_BLOCK]
+    if state[st.C_LOG_POSITION] != before:
+        publish_tail(m.words, block + B_TAIL, state[st.C_LOG_POSITION])
+    if m.words[block + B_SETTLED_THROUGH_MS] != state[st.C_SETTLED_THROUGH]:
+        publish_tail(m.words, block + B_SETTLED_THROUGH_MS, state[st.C_SETTLED_THROUGH])
+    return state[st.C_LOG_POSITION] - before

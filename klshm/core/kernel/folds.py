@@ -1,0 +1,297 @@
+"""Higher intervals: every bar is the exact fold of bars of the interval it is made from.
+
+A fold's open, high and low leave out children without trades (`C_SKIP_FILLED`): the exchange's
+five-minute open is the first trade, not the flat price of an empty first minute (BARS section 9).
+Its close is the last child's. If no child holds trades, it is flat at the close.
+"""
+
+from __future__ import annotations
+
+from klshm.core import state as st
+from klshm.core.compiled import compiled
+from klshm.core.kernel.rows import (
+    count,
+    has_row,
+    history_at,
+    image_differs,
+    open_time_of,
+    pack,
+    restore,
+    row_flags,
+    row_revision,
+    row_state,
+    symbol_at,
+    write_history,
+    write_live,
+    write_log,
+)
+from klshm.core.state import CLOSE, COUNT, HIGH, LOW, VOLUME
+from klshm.shm.counters import WORKER
+from klshm.shm.exact import MAX_SUM
+from klshm.shm.layout import (
+    FLAG_CORRECTED,
+    FLAG_DERIVED,
+    FLAG_FILLED,
+    FLAG_LATE,
+    FLAG_PARTIAL,
+    FLAG_PROVISIONAL,
+    ROW_WORDS,
+    STATE_CLOSED,
+    STATE_CONFIRMED,
+    STATE_LIVE,
+)
+
+
+__all__ = []
+
+_REFOLDS = WORKER.index("refolds_total")
+_OVERFLOWS = WORKER.index("overflows_total")
+
+
+@compiled
+def fold_at(m, slot, interval):
+    """Return the first state word of the running fold of a symbol's interval."""
+    return m.state[st.C_FOLDS] + (slot * m.state[st.C_INTERVALS] + interval) * st.F_WORDS
+
+
+@compiled
+def scratch(m, index):
+    """Return the first of nine scratch words."""
+    return m.state[st.C_SCRATCH] + index * st.CELLS
+
+
+@compiled
+def scratch_fold(m, interval):
+    """Return the first state word of the scratch fold of an interval."""
+    return m.state[st.C_SCRATCH] + st.SCRATCH_CELLS * st.CELLS + interval * st.F_WORDS
+
+
+@compiled
+def start_fold(m, fold, open_time):
+    """Empty a fold."""
+    state = m.state
+    for k in range(st.F_WORDS):
+        state[fold + k] = 0
+    state[fold + st.F_TIME] = open_time
+    state[fold + st.F_UNTIL] = open_time
+
+
+@compiled
+def add_child(m, fold, cells, filled, flags, confirmed):
+    """Add a child to a fold.
+
+    Args:
+        m: The memory.
+        fold: First state word of the fold.
+        cells: First state word of the child's cells.
+        filled: The child holds no trades.
+        flags: Its flags.
+        confirmed: It is confirmed.
+    """
+    state = m.state
+    to = fold + st.F_CELLS
+    if not filled or state[st.C_SKIP_FILLED] == 0:
+        if state[fold + st.F_PRICED] == 0:
+            for k in range(CLOSE):
+                state[to + k] = state[cells + k]
+        else:
+            state[to + HIGH] = max(state[to + HIGH], state[cells + HIGH])
+            state[to + LOW] = min(state[to + LOW], state[cells + LOW])
+        state[fold + st.F_PRICED] += 1
+    elif state[fold + st.F_PRICED] == 0:
+        for k in range(CLOSE):
+            state[to + k] = state[cells + CLOSE]
+    state[to + CLOSE] = state[cells + CLOSE]
+    for k in range(VOLUME, COUNT + 1):
+        if state[to + k] >= MAX_SUM - state[cells + k]:
+            state[fold + st.F_FLAGS] |= FLAG_PARTIAL
+            count(m, _OVERFLOWS, 1)
+        else:
+            state[to + k] += state[cells + k]
+    state[fold + st.F_FLAGS] |= flags & (FLAG_PARTIAL | FLAG_PROVISIONAL)
+    state[fold + st.F_COUNT] += 1
+    if not filled:
+        state[fold + st.F_TRADED] += 1
+    if confirmed:
+        state[fold + st.F_CONFIRMED] += 1
+
+
+@compiled
+def gather(m, slot, interval, open_time, until, fold):
+    """Fold the closed children of a bar that history holds.
+
+    Args:
+        m: The memory.
+        slot: Local slot.
+        interval: Index of the bar's interval, not 0.
+        open_time: Open time of the bar.
+        until: Open time of the first child not to be taken.
+        fold: First state word of the fold to fill.
+
+    Returns:
+        How many children that the exchange can have are missing.
+    """
+    state, words = m.state, m.words
+    child = state[st.C_SOURCE + interval]
+    step = state[st.C_LENGTH + child]
+    origin = open_time_of(m, child, state[symbol_at(m, slot) + st.S_ORIGIN])
+    start_fold(m, fold, open_time)
+    state[fold + st.F_UNTIL] = until
+    missing = 0
+    for time in range(open_time, until, step):
+        if has_row(m, slot, child, time):
+            at = history_at(m, slot, child, time)
+            cells = scratch(m, 0)
+            restore(m, slot, at, cells)
+            flags = row_flags(words, at)
+            add_child(m, fold, cells, flags & FLAG_FILLED != 0, flags, row_state(words, at) == STATE_CONFIRMED)
+        elif time >= origin:
+            missing += 1
+    if missing > 0:
+        state[fold + st.F_FLAGS] |= FLAG_PARTIAL
+    return missing
+
+
+@compiled
+def fold_flags(m, fold):
+    """Return the flags of the bar that a fold makes."""
+    flags = FLAG_DERIVED | m.state[fold + st.F_FLAGS]
+    if m.state[fold + st.F_TRADED] == 0:
+        flags |= FLAG_FILLED
+    return flags
+
+
+@compiled
+def publish_column(m, slot, cells, filled, flags):
+    """Write the live rows of a symbol: the open minute and every interval above it.
+
+    Args:
+        m: The memory.
+        slot: Local slot.
+        cells: First state word of the open minute's cells.
+        filled: It holds no trades yet.
+        flags: Its flags.
+    """
+    state = m.state
+    minute = state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
+    pack(m, slot, 0, minute, cells, STATE_LIVE, flags, 0)
+    write_live(m, slot, 0)
+    intervals = state[st.C_INTERVALS]
+    for interval in range(1, intervals):
+        open_time = open_time_of(m, interval, minute)
+        child = state[st.C_SOURCE + interval]
+        child_open = open_time_of(m, child, minute)
+        fold = fold_at(m, slot, interval)
+        if state[fold + st.F_TIME] != open_time or state[fold + st.F_UNTIL] != child_open:
+            gather(m, slot, interval, open_time, child_open, fold)
+        whole = scratch_fold(m, interval)
+        for k in range(st.F_WORDS):
+            state[whole + k] = state[fold + k]
+        if child == 0:
+            add_child(m, whole, cells, filled, flags, False)
+        else:
+            part = scratch_fold(m, child)
+            part_flags = fold_flags(m, part)
+            add_child(m, whole, part + st.F_CELLS, part_flags & FLAG_FILLED != 0, part_flags, False)
+        pack(m, slot, interval, open_time, whole + st.F_CELLS, STATE_LIVE, fold_flags(m, whole), 0)
+        write_live(m, slot, interval)
+
+
+@compiled
+def log_row(m, at):
+    """Log a history row as it is."""
+    image = m.state[st.C_IMAGE]
+    for k in range(1, ROW_WORDS):
+        m.state[image + k] = m.words[at + k]
+    write_log(m)
+
+
+@compiled
+def refold(m, slot, interval, open_time, log):
+    """Fold a closed bar anew after one of its children changed, or for the first time.
+
+    A bar that came from the exchange itself is left alone: its children cannot overrule it.
+
+    Args:
+        m: The memory.
+        slot: Local slot.
+        interval: Index of its interval, not 0.
+        open_time: Its open time.
+        log: Log it now if it changed; otherwise at the next moment that logs.
+
+    Returns:
+        Whether the history row changed.
+    """
+    state, words = m.state, m.words
+    symbol = symbol_at(m, slot)
+    at = history_at(m, slot, interval, open_time)
+    known = has_row(m, slot, interval, open_time)
+    old_flags = row_flags(words, at) if known else 0
+    if known and old_flags & FLAG_DERIVED == 0:
+        return False
+    fold = scratch_fold(m, interval)
+    end = open_time + state[st.C_LENGTH + interval]
+    missing = gather(m, slot, interval, open_time, end, fold)
+    count(m, _REFOLDS, 1)
+    children = state[fold + st.F_COUNT]
+    if children == 0:
+        return False
+    flags = fold_flags(m, fold)
+    status = STATE_CONFIRMED if missing == 0 and state[fold + st.F_CONFIRMED] == children else STATE_CLOSED
+    revision = row_revision(words, at) + 1 if known else 1
+    if known:
+        flags |= old_flags & (FLAG_LATE | FLAG_CORRECTED)
+    pack(m, slot, interval, open_time, fold + st.F_CELLS, status, flags, revision)
+    unlogged = symbol + st.S_UNLOGGED + interval
+    changed = not known or image_differs(m, at)
+    if not changed:
+        if log and state[unlogged] == open_time:
+            log_row(m, at)
+            state[unlogged] = st.NONE
+        return False
+    logged = log or (state[unlogged] != st.NONE and state[unlogged] != open_time)
+    write_history(m, slot, interval, open_time, logged)
+    if not logged:
+        state[unlogged] = open_time
+    elif state[unlogged] == open_time:
+        state[unlogged] = st.NONE
+    return True
+
+
+@compiled
+def has_all_children(m, slot, interval, open_time):
+    """Return whether history holds every child of a bar that the exchange can have."""
+    state = m.state
+    child = state[st.C_SOURCE + interval]
+    step = state[st.C_LENGTH + child]
+    origin = open_time_of(m, child, state[symbol_at(m, slot) + st.S_ORIGIN])
+    for time in range(open_time, open_time + state[st.C_LENGTH + interval], step):
+        if time >= origin and not has_row(m, slot, child, time):
+            return False
+    return True
+
+
+@compiled
+def refold_above(m, slot, interval, time, log, end):
+    """Bring everything above a changed bar up to date, level by level.
+
+    Closed bars are folded anew at once; open ones when the symbol's live rows are written next.
+
+    Args:
+        m: The memory.
+        slot: Local slot.
+        interval: Index of the interval of the bar that changed.
+        time: Its open time.
+        log: Whether this is a moment that logs.
+        end: Bars that end here close now, whatever is missing of them; -1: none does.
+    """
+    state = m.state
+    open_minute = state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
+    for parent in range(interval + 1, state[st.C_INTERVALS]):
+        if state[st.C_LENGTH + parent] % state[st.C_LENGTH + interval] != 0:
+            continue
+        open_time = open_time_of(m, parent, time)
+        if open_time + state[st.C_LENGTH + parent] <= open_minute:
+            known = has_row(m, slot, parent, open_time) or open_time + state[st.C_LENGTH + parent] == end
+            if known or has_all_children(m, slot, parent, open_time):
+                refold(m, slot, parent, open_time, log)

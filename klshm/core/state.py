@@ -1,0 +1,272 @@
+"""The engine's private memory: one int64 array, and where everything in it lies.
+
+Per symbol: the identity of the newest trade, the running prefix P of all applied trades, the
+newest 512 trades (ring), the known holes, eight minute records and one running fold per higher
+interval. The words and their meaning follow BARS section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from klshm.shm.halves import tracker_words
+from klshm.shm.layout import CUT_WORDS, ROW_WORDS
+
+
+__all__ = ["CELLS", "Memory", "new_memory"]
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+
+NONE: Final = -1
+FOREVER: Final = 1 << 62
+MINUTE: Final = 60_000
+MAX_INTERVALS: Final = 16
+
+CELLS: Final = 9
+"""A bar in integer units: open, high, low, close, volume, quote, taker buy volume, taker buy quote, count."""
+OPEN: Final = 0
+HIGH: Final = 1
+LOW: Final = 2
+CLOSE: Final = 3
+VOLUME: Final = 4
+QUOTE: Final = 5
+TAKER_VOLUME: Final = 6
+TAKER_QUOTE: Final = 7
+COUNT: Final = 8
+
+SUMS: Final = 5
+"""A prefix: volume, quote, taker buy volume, taker buy quote, count; the cells from VOLUME on."""
+
+# ---------------------------------------------------------------------------------------
+# Header of the array: what the engine is configured to, and where regions begin
+
+C_SLOTS: Final = 0
+C_INTERVALS: Final = 1
+C_BLOCK: Final = 2  # first word of the worker's block in the segment
+C_LIVE: Final = 3
+C_HISTORY: Final = 4
+C_NEEDS: Final = 5
+C_LOG: Final = 6
+C_LOG_ROWS: Final = 7
+C_LOG_POSITION: Final = 8  # next entry to write; the tail follows it
+C_COUNTERS: Final = 9  # first counter word
+C_SETTLE_MS: Final = 10
+C_LAG_MS: Final = 11  # measured lag of the streams
+C_AMEND_MS: Final = 12
+C_NOW: Final = 13  # exchange time of the batch being applied, ms
+C_CLOCK_ERROR: Final = 14
+C_CLOSED_THROUGH: Final = 15
+C_SETTLED_THROUGH: Final = 16
+C_SKIP_FILLED: Final = 17  # folds leave filled children out of open, high and low
+C_BATCH: Final = 18
+C_TOUCHED: Final = 19  # number of slots in the touched list
+C_SYMBOLS: Final = 20  # where the regions begin
+C_RECORDS: Final = 21
+C_RING: Final = 22
+C_HOLES: Final = 23
+C_FOLDS: Final = 24
+C_TOUCHED_LIST: Final = 25
+C_SCRATCH: Final = 26
+C_HALF_0: Final = 27
+C_HALF_1: Final = 28
+C_IMAGE: Final = 29  # one row being made
+C_TRACKER: Final = 30  # which live rows changed (`klshm.shm.halves`)
+C_CUT: Final = 31
+C_LENGTH: Final = 32  # MAX_INTERVALS words each from here on
+C_ANCHOR: Final = 48
+C_SOURCE: Final = 64
+C_HISTORY_ROWS: Final = 80
+C_HISTORY_BASE: Final = 96  # first row of the interval's series, in rows
+C_CODE: Final = 112
+C_WORDS: Final = 128
+
+SCRATCH_CELLS: Final = 8
+"""Bars of scratch; after them one scratch fold per interval."""
+
+# ---------------------------------------------------------------------------------------
+# Words of a symbol
+
+S_ACTIVE: Final = 0
+S_GLOBAL_SLOT: Final = 1
+S_PRICE_DECIMALS: Final = 2
+S_QUANTITY_DECIMALS: Final = 3
+S_LAST_A: Final = 4  # newest aggregate trade id, -1: none yet
+S_LAST_L: Final = 5  # newest trade id
+S_LAST_T: Final = 6
+S_LAST_E: Final = 7
+S_LAST_MULTI: Final = 8  # the newest group holds more than one id
+S_PREFIX: Final = 9  # SUMS words
+S_EPOCH: Final = 14  # grows at every hole: prefixes compare within one epoch only
+S_DOUBT: Final = 15  # since when the trade stream is in doubt, ms; -1: it is not
+S_RING_COUNT: Final = 16  # trades ever pushed
+S_HOLES: Final = 17
+S_UNFILLED: Final = 18  # first trade id after the newest hole that was given up
+S_ORIGIN: Final = 19  # first minute the exchange can have, ms
+S_JOINED: Final = 20  # when the first trade or frame came, ms; FOREVER: not yet
+S_OPEN_MINUTE: Final = 21  # open time of the live 1m bar; -1: none yet
+S_LAST_CLOSE: Final = 22  # price of the newest close known, -1: unknown
+S_FINAL_MINUTE: Final = 23  # newest minute that is final with a known L
+S_FINAL_L: Final = 24
+S_FRAME_E: Final = 25  # event time of the newest frame
+S_FRAME_L: Final = 26
+S_RESETS: Final = 27  # suspicious trades in a row
+S_TOUCHED: Final = 28  # bit per minute record that changed in this event
+S_LISTED: Final = 29  # in the touched list
+S_NEED_FROM: Final = 30  # oldest closed bar that is not confirmed, -1: none
+S_AHEAD_SINCE: Final = 31  # since when official ids are ahead of the trades, -1
+S_BEHIND_SINCE: Final = 32  # since when trades are ahead of the official frames, -1
+S_LAST_EVENT: Final = 33  # newest event time of either stream
+S_DIFFERS_KEY: Final = 34  # a confirmed bar the exchange contradicted once: interval, open time
+S_DIFFERS_TIME: Final = 35
+S_DIFFERS_SUM: Final = 36
+S_UNLOGGED: Final = 40  # MAX_INTERVALS words: open time of a closed fold with unlogged changes, -1
+S_START: Final = 56  # SUMS words: the prefix before the oldest trade ever held
+S_WORDS: Final = 64
+
+# ---------------------------------------------------------------------------------------
+# Words of a minute record (eight per symbol, at (minute number) & 7)
+
+RECORDS: Final = 8
+M_TIME: Final = 0  # open time, -1: unused
+M_BASE: Final = 1  # BASE_...
+M_BASE_F: Final = 2
+M_BASE_L: Final = 3
+M_BASE_CELLS: Final = 4  # CELLS words
+M_BASE_E: Final = 13
+M_PEND: Final = 14  # the base frame has not met its trades yet
+M_HAS_OFF: Final = 15
+M_OFF: Final = 16  # SUMS words: the prefix at the minute's lower cut
+M_OFF_EXACT: Final = 21
+M_OFF_EPOCH: Final = 22
+M_CLEAN_L: Final = 23  # the last clean frame, to measure again when a hole was filled
+M_CLEAN_SUMS: Final = 24  # SUMS words
+M_HAS_TRADES: Final = 29
+M_FIRST: Final = 30  # first trade id held
+M_LAST: Final = 31  # last trade id held
+M_OPEN: Final = 32  # prices of the trades held
+M_HIGH: Final = 33
+M_LOW: Final = 34
+M_CLOSE: Final = 35
+M_HAS_END: Final = 36
+M_END: Final = 37  # SUMS words: the prefix after the last trade held
+M_LAST_MULTI: Final = 42  # the last group held has more than one id
+M_LAST_E: Final = 43
+M_MULTI_L: Final = 44  # last id of the newest group with more than one id
+M_NEXT_SEEN: Final = 45  # a contiguous trade of a later minute has been seen
+M_STATE: Final = 46  # STATE_LIVE, STATE_CLOSED, STATE_CONFIRMED
+M_SETTLED: Final = 47
+M_UNLOGGED: Final = 48  # the history row changed since it was logged
+M_SOURCE: Final = 49  # SOURCE_... of the confirmation
+M_CORRECTED: Final = 50
+M_LATE: Final = 51
+M_REST_COUNT: Final = 52  # official rows adopted but not confirmed
+M_REST_READ: Final = 53
+M_HAS_TICK: Final = 54
+M_TICK_CELLS: Final = 55
+M_TICK_CLASS: Final = 64
+M_HAS_SETTLE: Final = 65
+M_SETTLE_CELLS: Final = 66
+M_SETTLE_CLASS: Final = 75
+M_PURE: Final = 76  # CELLS words: the aggregate trades by T alone
+M_PURE_CLEAN: Final = 85  # no hole or doubt touched it
+M_HOLED: Final = 86
+M_OFF_FROM_FRAME: Final = 87
+M_WORDS: Final = 96
+
+BASE_NONE: Final = 0
+BASE_FRAME: Final = 1  # an official frame, the minute goes on
+BASE_FINAL: Final = 2  # x:true, or proven by the adjacent frame
+BASE_REST: Final = 3  # a REST row stands in; its last trade id is unknown
+BASE_EMPTY: Final = 4  # proven to have no trades
+
+SOURCE_NONE: Final = 0
+SOURCE_FINAL_FRAME: Final = 1
+SOURCE_NEXT_FRAME: Final = 2
+SOURCE_REST: Final = 3
+SOURCE_EMPTY: Final = 4
+
+CLASS_TRADED: Final = 0
+CLASS_FILLED: Final = 1
+CLASS_PARTIAL: Final = 2
+CLASS_PROVISIONAL: Final = 3
+
+# ---------------------------------------------------------------------------------------
+# Words of a ring entry (512 per symbol) and of a hole (16 per symbol)
+
+RING: Final = 512
+R_F: Final = 0
+R_L: Final = 1
+R_T: Final = 2
+R_E: Final = 3
+R_EPOCH: Final = 4
+R_PRICE: Final = 5
+R_QUANTITY: Final = 6
+R_PREFIX: Final = 7  # SUMS words: the prefix after it
+R_WORDS: Final = 12
+
+HOLES: Final = 16
+H_FIRST_A: Final = 0
+H_LAST_A: Final = 1
+H_BEFORE_L: Final = 2
+H_BEFORE_T: Final = 3
+H_AFTER_F: Final = 4
+H_AFTER_T: Final = 5
+H_WORDS: Final = 6
+
+# ---------------------------------------------------------------------------------------
+# Words of a running fold (one per symbol and interval): the closed children of the open bar
+
+F_TIME: Final = 0  # open time of the parent, -1: not built
+F_UNTIL: Final = 1  # open time of the first child not in it
+F_COUNT: Final = 2  # children in it
+F_CELLS: Final = 3  # CELLS words
+F_TRADED: Final = 12  # children that hold trades
+F_PRICED: Final = 13  # children whose open, high and low count
+F_FLAGS: Final = 14  # partial and provisional of any
+F_CONFIRMED: Final = 15  # children confirmed
+F_WORDS: Final = 16
+
+
+class Memory(NamedTuple):
+    """The two arrays a kernel works on.
+
+    Attributes:
+        words: The segment (or private memory of the same layout), dtype int64.
+        state: The private array described here, dtype int64.
+    """
+
+    words: Words
+    state: Words
+
+
+def new_memory(words: Words, slots: int, intervals: int) -> Memory:
+    """Return memory for an engine of so many symbols, nothing in it.
+
+    Args:
+        words: The segment, dtype int64.
+        slots: Symbols this engine can hold.
+        intervals: Kept intervals.
+    """
+    sizes = (
+        (C_SYMBOLS, slots * S_WORDS),
+        (C_RECORDS, slots * RECORDS * M_WORDS),
+        (C_RING, slots * RING * R_WORDS),
+        (C_HOLES, slots * HOLES * H_WORDS),
+        (C_FOLDS, slots * intervals * F_WORDS),
+        (C_TOUCHED_LIST, slots),
+        (C_SCRATCH, SCRATCH_CELLS * CELLS + (1 + MAX_INTERVALS) * F_WORDS),
+        (C_IMAGE, ROW_WORDS),
+        (C_TRACKER, tracker_words(slots * intervals)),
+        (C_CUT, CUT_WORDS),
+    )
+    starts, at = {}, C_WORDS
+    for word, size in sizes:
+        starts[word] = at
+        at += size
+    state = np.zeros(at, dtype=np.int64)
+    state[C_SLOTS], state[C_INTERVALS] = slots, intervals
+    for word, start in starts.items():
+        state[word] = start
+    return Memory(words, state)

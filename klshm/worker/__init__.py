@@ -1,0 +1,1 @@
+"""One worker: a slice of the symbols, from the socket to shared memory, on one core."""

@@ -1,0 +1,268 @@
+"""A worker's process: one event loop, one engine, the only writer of its partition.
+
+One turn: the frames that have arrived become a batch of events, the engine applies the batch,
+readers are woken. Timers add the ticks of the exchange's clock, the swaps and the checks. Nothing
+here may block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from klshm.core.clock import MinuteClock
+from klshm.core.engine import Engine
+from klshm.core.events import CHECK, EVENT, SETTLE, TICK
+from klshm.core.messages import EventBatch
+from klshm.role import Role
+from klshm.shm import futex
+from klshm.shm import layout as lay
+from klshm.shm.counters import WORKER, Counters
+from klshm.shm.view import read_clock
+from klshm.worker.inbox import Inbox
+from klshm.worker.intake import Intake
+from klshm.worker.lag import LagMeter
+from klshm.worker.pages import populate
+
+
+__all__ = ["Worker", "serve"]
+
+_log = logging.getLogger(__name__)
+
+_INBOX_S: Final = 0.02
+_CHECK_S: Final = 0.25
+_CLOCK_WAIT_S: Final = 10.0
+_EARLY_MS: Final = 2
+"""The loop's timers are whole milliseconds: ticks are armed early, then the clock is looked at every turn."""
+_SILENT_S: Final = 10.0
+_SPIN_HEARTBEAT: Final = 1000
+
+
+async def serve(role: Role) -> None:
+    """Run a worker until its role is asked to stop.
+
+    Args:
+        role: Kind "worker".
+    """
+    role.begin()
+    worker = Worker(role)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    descriptor = os.dup(role.stop.fileno())
+    loop.add_reader(descriptor, stopped.set)
+    try:
+        await worker.run(stopped)
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        role.enter(lay.ROLE_STOPPED)
+
+
+class Worker:
+    """Wires sockets, engine, timers and inbox of one worker.
+
+    Args:
+        role: Its role.
+    """
+
+    def __init__(self, role: Role) -> None:
+        config, segment = role.config, role.segment
+        self.role = role
+        self.segment = segment
+        self.engine = Engine(
+            segment.words,
+            segment.layout,
+            role.index,
+            settle_ms=config.klines.settle_ms,
+            amend_minutes=config.klines.amend_minutes,
+        )
+        self.counters = Counters(role.block, WORKER)
+        self.batch = EventBatch()
+        self.clock = MinuteClock(config.klines.settle_ms)
+        self.lag = LagMeter()
+        self.intake = Intake(
+            config.exchange, role.name, self.batch, self.counters, self._schedule, lambda: int(self._now_ms())
+        )
+        self.inbox = Inbox(segment, role.index, self.intake.add, self.intake.remove)
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+        self._offset_ns = 0
+        self._error_ms = 0.0
+        self._clock_known = False
+        self._began_ns = time.monotonic_ns()
+        self._word = segment.layout.partition_offset(role.index) // 8
+        self._turns = 0
+        self._warned_silent: set[int] = set()
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Serve until `stopped` is set, then publish what is held and return."""
+        adopted = self.engine.recover()
+        if adopted:
+            _log.info("log entries of the worker before this one adopted worker=%d rows=%d", self.role.index, adopted)
+        populate(self.segment, self.role.index)
+        self.role.enter(lay.ROLE_CONNECTING)
+        timers = [self._every(self._swap_s(), self._swap), self._every(_INBOX_S, self._take_inbox)]
+        timers += [self._every(_CHECK_S, self._check), self._keep_minutes()]
+        tasks = [asyncio.create_task(timer) for timer in timers]
+        self._add_known_symbols()
+        if self.role.config.run.busy_poll:
+            self._spin()
+        stopping = asyncio.create_task(stopped.wait())
+        try:
+            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()  # a timer never ends by itself: raise what ended it
+        finally:
+            self.role.enter(lay.ROLE_DRAINING)
+            for task in (*tasks, stopping):
+                task.cancel()
+            await self.intake.close()
+            self._flush()
+            self.engine.publish(time.monotonic_ns())
+            self._wake(lay.B_GENERATION)
+
+    # The exchange's time
+
+    def _now_ms(self) -> float:
+        if not self._clock_known:
+            return time.time_ns() / 1e6
+        return (time.monotonic_ns() + self._offset_ns) / 1e6
+
+    def _look_at_clock(self) -> None:
+        clock = read_clock(self.segment)
+        if clock is not None:
+            self._offset_ns = clock.offset_ns
+            self._error_ms = clock.error_ns / 1e6
+            if not self._clock_known:
+                self._clock_known = True
+                _log.info(
+                    "exchange clock taken worker=%d error_ms=%.1f offset_ms=%.0f",
+                    *(self.role.index, self._error_ms, (clock.offset_ns - time.time_ns() + time.monotonic_ns()) / 1e6),
+                )
+
+    @property
+    def _may_tick(self) -> bool:
+        """Whether there is a clock to tick by: the exchange's, or after a while this machine's own."""
+        return self._clock_known or time.monotonic_ns() - self._began_ns > _CLOCK_WAIT_S * 1e9
+
+    # One turn
+
+    def _schedule(self) -> None:
+        """Apply the batch at the end of this turn of the loop, once for all frames that came in it."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self.batch.count:
+            events = self.batch.take()
+            now_ms = self._now_ms()
+            self.lag.add(now_ms, events)
+            self._apply(events, int(now_ms))
+
+    def _apply(self, events: np.ndarray[Any, Any], now_ms: int) -> None:
+        if self.engine.apply(events, now_ms, time.monotonic_ns()):
+            self._wake(lay.B_TAIL)
+
+    def _wake(self, word: int) -> None:
+        futex.wake(self.segment.words, self._word + word)
+
+    # Timers
+
+    async def _every(self, period_s: float, action: Callable[[], None]) -> None:
+        """Call an action at the multiples of a period of the wall clock."""
+        while True:
+            action()
+            await asyncio.sleep(period_s - time.time() % period_s)
+
+    def _swap_s(self) -> float:
+        return self.role.config.segment.swap_interval_ms / 1000
+
+    def _swap(self) -> None:
+        self._flush()
+        if self.engine.publish(time.monotonic_ns()):
+            self._wake(lay.B_GENERATION)
+        self.role.heartbeat()
+        self.role.block[lay.B_LAST_TURN_NS] = time.monotonic_ns()
+
+    def _take_inbox(self) -> None:
+        self._look_at_clock()
+        events = self.inbox.take()
+        if len(events):
+            self._flush()
+            self._apply(events, int(self._now_ms()))
+            self.counters.add("inbox_rows_total", len(events))
+        self.inbox.done()
+        if self._may_tick:
+            self.intake.start()
+
+    def _check(self) -> None:
+        event = np.zeros(1, dtype=EVENT)
+        event["kind"] = CHECK
+        self._apply(event, int(self._now_ms()))
+        self.engine.set_lag(self.lag.p99_ms())
+        self.counters.set("lag_p50_us", self.lag.p50_us())
+        self.counters.set("lag_p99_us", self.lag.p99_us())
+        self.intake.publish_counters()
+        if self.intake.live and int(self.role.block[lay.B_ROLE_STATE]) == lay.ROLE_CONNECTING:
+            self.role.enter(lay.ROLE_LIVE)
+        silent = set(self.intake.silent_links(_SILENT_S))
+        for number in silent - self._warned_silent:
+            text = (
+                f"stream {number} acknowledged its subscriptions and has sent nothing for {_SILENT_S:.0f} s; "
+                "its bars are flagged partial; check exchange.ws_url"
+            )
+            _log.error("stream silent worker=%d: %s", self.role.index, text)
+            self.role.report_error(text)
+        self._warned_silent = silent
+
+    async def _keep_minutes(self) -> None:
+        """Tick and settle on the exchange's clock."""
+        while True:
+            if self._may_tick:
+                self._minute_moments()
+            now_ms = self._now_ms()
+            due_ms = min(60_000 - (now_ms - self._error_ms) % 60_000, self._settle_in_ms(now_ms))
+            await asyncio.sleep(0 if due_ms <= _EARLY_MS else min(due_ms - _EARLY_MS, 100) / 1000)
+
+    def _settle_in_ms(self, now_ms: float) -> float:
+        if self.clock.settled_ms >= self.clock.ticked_ms:
+            return 60_000
+        return max(0.0, self.clock.ticked_ms + self.clock.settle_ms + self.lag.p99_ms() - now_ms)
+
+    def _minute_moments(self) -> None:
+        now_ms = self._now_ms()
+        if self.clock.tick(now_ms, self._error_ms):
+            self._flush()
+            event = np.zeros(1, dtype=EVENT)
+            event["kind"], event["time"] = TICK, self.clock.ticked_ms
+            self._apply(event, int(now_ms))
+            self._wake(lay.B_GENERATION)
+        end = self.clock.settle(now_ms, self.lag.p99_ms())
+        if end:
+            self._flush()
+            event = np.zeros(1, dtype=EVENT)
+            event["kind"], event["open_time"] = SETTLE, end
+            self._apply(event, int(now_ms))
+            self._wake(lay.B_TAIL)
+
+    def _spin(self) -> None:
+        """Keep the loop from sleeping: whoever owns a core saves the time of waking up."""
+        self._turns += 1
+        if self._turns % _SPIN_HEARTBEAT == 0:
+            self.role.heartbeat()
+        self._loop.call_soon(self._spin)
+
+    def _add_known_symbols(self) -> None:
+        events = self.inbox.known_symbols()
+        if len(events):
+            self._look_at_clock()
+            self._apply(events, int(self._now_ms()))
