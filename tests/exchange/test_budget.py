@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -141,6 +143,18 @@ def test_ban_is_an_error_at_once_and_for_those_who_wait() -> None:
             await gate.admit(1, Priority.LISTINGS)
 
     asyncio.run(main())
+
+
+def test_saving_waits_for_another_engine_that_saves(tmp_path: Path) -> None:
+    path = tmp_path / "governor.json"
+    with open(tmp_path / "governor.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        saver = threading.Thread(target=StateFile(path, URL).save, args=(GovernorState(1, 1),))
+        saver.start()
+        saver.join(0.1)
+        assert saver.is_alive() and not path.exists()
+    saver.join()
+    assert StateFile(path, URL).load() == GovernorState(1, 1)
 
 
 def test_lock_file_is_released(tmp_path: Path) -> None:
