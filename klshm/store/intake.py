@@ -152,6 +152,8 @@ class HistorianIntake:
             raise
         self._block[lay.B_CURSOR] = self._ring.cursor
         self._counters.add("archive_rows_total", len(batch))
-        self._counters.add("lost_rows_total", self._ring.lost - lost)
+        if self._ring.lost != lost:
+            self._counters.add("lost_rows_total", self._ring.lost - lost)
+            log.warning("historian's log overrun, its bars are fetched again entries=%d", self._ring.lost - lost)
         self._counters.add("rows_refused_total", len(rows) - len(batch))
         return len(rows)

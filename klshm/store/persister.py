@@ -41,6 +41,7 @@ ALARM_ARCHIVE: Final = 2
 
 _WAIT_S: Final = 0.1
 _GATHER_S: Final = 0.01  # the workers close a minute within a few milliseconds: one commit for all
+_BREATH_S: Final = 0.05  # between two looks at the logs while the archive works
 _FLUSH_ROWS: Final = 32_768
 _DRAIN_S: Final = 20.0
 _DRAIN_ARCHIVE_S: Final = 5.0  # what is in the journal is safe, and archived at the next start
@@ -79,8 +80,9 @@ class Persister:
         self._backfill: HistorianIntake | None = None
         self._journal_step = Step("journal", ALARM_JOURNAL, role, self._counters, self._drop_journal)
         self._archive_step = Step("archive", ALARM_ARCHIVE, role, self._counters, self._drop_archive)
-        self._next_flush_s = self._next_prune_s = 0.0
-        self._flush_now = False
+        self._next_flush_s = self._next_prune_s = self._next_breath_s = 0.0
+        self._archive_has_more = False
+        self._draining = False
         layout = self._segment.layout
         blocks = [layout.historian_offset, *(layout.partition_offset(worker) for worker in range(layout.workers))]
         self._tails = [offset // 8 + lay.B_TAIL for offset in blocks]
@@ -117,9 +119,16 @@ class Persister:
             full = self._take_logs(self._logs)
             self._journal_step.attempt(self._store_open_bars)
         if self._journal:
-            full |= self._archive_step.attempt(self._feed_archive) and self._has_more_backfill()
+            full |= self._archive_step.attempt(self._feed_archive) and self._archive_has_more
         self._note_progress()
         return full
+
+    def _breathe(self) -> None:
+        """Show life and journal what closed, in the middle of long work for the archive."""
+        self._role.heartbeat()
+        if self._logs is not None and time.monotonic() >= self._next_breath_s:
+            self._take_logs(self._logs)
+            self._next_breath_s = time.monotonic() + _BREATH_S
 
     def _take_logs(self, logs: LogIntake) -> bool:
         taken = 0
@@ -149,39 +158,39 @@ class Persister:
                 f"{archive.path}-wal has {archive.wal_bytes} bytes, expected at most {self._store.wal_limit_bytes}: a "
                 "reader keeps an old snapshot open; end it. Closed bars wait in the journal until then"
             )
-        if self._backfill and self._backfill.take():
-            self._role.heartbeat()
-        if self._flush_now or time.monotonic() >= self._next_flush_s:
+        self._archive_has_more = self._backfill is not None and self._backfill.take() >= TAKE_ROWS
+        if self._draining or time.monotonic() >= self._next_flush_s:
             try:
                 self._walk_owed(archive)
-                self._flush(archive)
+                more = self._flush(archive)
             except JournalError as error:
                 self._journal_step.fail(error)
-            self._prune(archive)
-            self._next_flush_s = time.monotonic() + self._store.flush_interval_s
-
-    def _has_more_backfill(self) -> bool:
-        return self._backfill is not None and self._backfill.behind >= TAKE_ROWS
-
-    def _flush(self, archive: Archive) -> None:
-        """Archive the journal's blocks, then delete them: in this order."""
-        journal = self._journal
-        while journal is not None:
-            mark = archive.watermark
-            same = mark is not None and mark[0] == journal.uuid and mark[1] < journal.next_sequence
-            blocks = journal.read(mark[1] if mark and same else 0, _FLUSH_ROWS)
-            if not blocks:
                 return
-            batch = unite([block for _, block in blocks if block is not None])
-            newest = blocks[-1][0]
-            archive.write(batch, watermark=(journal.uuid, newest))
-            if any(block is None for _, block in blocks):
-                self._owe_everything(journal)
-            self._counters.add("trimmed_total", journal.trim(newest))
-            self._counters.add("archive_rows_total", len(batch))
-            self._counters.add("archive_flushes_total")
-            self._counters.set("archive_last_ms", time.time_ns() // 1_000_000)
-            self._role.heartbeat()
+            self._archive_has_more |= more
+            if not more:
+                self._prune(archive)
+                self._next_flush_s = time.monotonic() + self._store.flush_interval_s
+
+    def _flush(self, archive: Archive) -> bool:
+        """Archive blocks of the journal, then delete them: in this order. Return whether there are more."""
+        journal = self._journal
+        if journal is None:
+            return False
+        mark = archive.watermark
+        same = mark is not None and mark[0] == journal.uuid and mark[1] < journal.next_sequence
+        blocks = journal.read(mark[1] if mark and same else 0, _FLUSH_ROWS)
+        if not blocks:
+            return False
+        batch = unite([block for _, block in blocks if block is not None])
+        newest = blocks[-1][0]
+        archive.write(batch, watermark=(journal.uuid, newest))
+        if any(block is None for _, block in blocks):
+            self._owe_everything(journal)
+        self._counters.add("trimmed_total", journal.trim(newest))
+        self._counters.add("archive_rows_total", len(batch))
+        self._counters.add("archive_flushes_total")
+        self._counters.set("archive_last_ms", time.time_ns() // 1_000_000)
+        return newest < journal.next_sequence - 1
 
     def _owe_everything(self, journal: Journal) -> None:
         log.error("damaged block in the journal, all history will be walked journal=%s", journal.directory)
@@ -197,7 +206,7 @@ class Persister:
                 batch = self._namer.batch(piece)
                 archive.write(batch)
                 rows += len(batch)
-                self._role.heartbeat()
+                self._breathe()
             journal.walk_done(self._segment.uuid, ring)
             self._counters.add("walks_total")
             log.info("history walked ring=%s rows=%d", ring, rows)
@@ -228,7 +237,7 @@ class Persister:
     def _drain(self) -> None:
         """Store what the rings hold and the last open bars; say what could not be stored."""
         began_s = time.monotonic()
-        self._flush_now = True
+        self._draining = True
         final_bars = False
         while True:
             more = self._turn()
@@ -279,7 +288,7 @@ class Persister:
                 names.archive_path(self._directory),
                 self._store,
                 max_series=layout.max_symbols * layout.intervals,
-                beat=self._role.heartbeat,
+                beat=self._breathe,
             )
             self._backfill = HistorianIntake(
                 self._segment, self._archive, self._namer, self._counters, self._role.block

@@ -148,6 +148,15 @@ def test_backfill_that_was_not_committed_is_taken_again(
     assert engine.backfill.room() == 256
 
 
+def test_an_overrun_of_the_historians_log_is_counted(engine: Engine, archive: Archive) -> None:
+    historian = backfill(engine, archive)
+    engine.backfill.append(minutes(0, 300))  # as if nobody had waited for the cursor
+    engine.backfill.publish()
+    taken = historian.take()
+    assert counters(engine).get("lost_rows_total") == 300 - taken > 0
+    assert engine.backfill.room() == engine.backfill.capacity
+
+
 def test_a_new_segment_starts_at_its_first_entry(make_engine: Callable[..., Engine], archive: Archive) -> None:
     first, second = make_engine(instance="a"), make_engine(instance="b")
     for engine in (first, second):

@@ -18,6 +18,7 @@ from klshm.shm.counters import PERSISTER, Counters
 from klshm.store import names
 from klshm.store.archive import Archive
 from klshm.store.archive_reader import ArchiveReader
+from klshm.store.batch import Batch, Listing
 from klshm.store.journal import Journal
 from klshm.store.persister import ALARM_ARCHIVE, ALARM_JOURNAL, serve
 from klshm.store.recovery import load_latest
@@ -116,6 +117,33 @@ def test_a_stop_drains_what_came_before_it(make_engine: Callable[..., Engine]) -
     assert archived(engine, "BTCUSDT") == list(range(200))
     assert archived(engine, "ETHUSDT") == list(range(200))
     assert load_latest(engine.directory)["BTCUSDT_241227", "1m"]["close"] == 9.0
+
+
+def test_logs_are_journaled_while_the_archive_is_busy(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klshm.store.persister._BREATH_S", 0.0)
+    write, behind = Archive.write, []
+
+    def slow_write(self: Archive, *args: Any, **options: Any) -> None:
+        engine.log(minutes(100, 110), 0)
+        self._beat()
+        behind.append(engine.logs[0].position - engine.counters.get("journal_rows_total"))
+        write(self, *args, **options)
+
+    monkeypatch.setattr(Archive, "write", slow_write)
+    engine.log(minutes(0, 1), 0)
+    with serving(engine) as served:
+        served.until(lambda: len(behind) > 0)
+    assert set(behind) == {0}
+
+
+def test_a_long_journal_is_archived_in_pieces(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klshm.store.persister._FLUSH_ROWS", 10)
+    journal = Journal(names.journal_path(engine.directory))
+    journal.append([Batch((Listing("OLDUSDT"),), minutes(n, n + 10)) for n in range(0, 300, 10)])
+    journal.close()
+    with serving(engine) as served:
+        served.until(lambda: served.counters.get("archive_flushes_total") == 30)
+    assert archived(engine, "OLDUSDT") == list(range(300))
 
 
 def test_open_bars_are_stored_while_it_runs(make_engine: Callable[..., Engine], monkeypatch: Any) -> None:
