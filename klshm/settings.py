@@ -119,7 +119,7 @@ def check(config: Config, sources: Mapping[str, str] | None = None) -> Config:
     """
     segment, intervals = config.segment, config.klines.intervals
     workers = max(1, config.run.workers)
-    slots = -(-config.segment.max_symbols * 5 // (4 * workers))
+    slots = -(-segment.max_symbols * 9 // (8 * workers)) if workers > 1 else segment.max_symbols
     needed = _LOG_MARGIN * slots * len(intervals)
     if segment.log_rows < needed:
         source = (sources or {}).get("segment.log_rows", "defaults")

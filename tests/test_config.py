@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from klshm import layers
 from klshm.config import Config
 from klshm.errors import ConfigError
-from klshm.intervals import code_of
 from klshm.keys import keys
+from klshm.run.sizes import layout_of
 from klshm.settings import from_json, load, render_default, resolve, to_json
-from klshm.shm.layout import CONFIG_BYTES, Layout
+from klshm.shm.layout import CONFIG_BYTES
 from klshm.toml import parse_text, render_value
 
 
@@ -243,18 +243,21 @@ def test_the_demo_stays_below_64_mib() -> None:
     for workers in (1, 2, 4, 8):
         config = load(ROOT / "configs/demo.toml", [f"run.workers={workers}"], environ={})
         assert config.instance == "demo" and config.segment.max_symbols == 64
-        layout = Layout(
-            max_symbols=config.segment.max_symbols,
-            workers=workers,
-            slots=-(-config.segment.max_symbols * 5 // (4 * workers)),
-            interval_codes=tuple(code_of(name) for name in config.klines.intervals),
-            history_rows=tuple(-(-rows // 32) * 32 for rows in config.segment.history.values()),
-            log_rows=config.segment.log_rows,
-            inbox_rows=4096,
-            historian_log_rows=16_384,
-            swap_interval_ms=50,
-        )
+        layout = layout_of(config)
+        assert config.segment.log_rows >= 8 * layout.slots * layout.intervals
         assert layout.total_bytes < 64 << 20
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3, 16])
+def test_an_accepted_log_holds_eight_waves(workers: int) -> None:
+    config = load(overrides=[f"run.workers={workers}"], environ={})
+    layout = layout_of(config)
+    assert config.segment.log_rows >= 8 * layout.slots * layout.intervals
+    needed = 8 * layout.slots * layout.intervals
+    smallest = 1 << (needed - 1).bit_length()
+    assert load(overrides=[f"run.workers={workers}", f"segment.log_rows={smallest}"], environ={})
+    with pytest.raises(ConfigError, match=f"expected at least {smallest} for"):
+        load(overrides=[f"run.workers={workers}", f"segment.log_rows={smallest // 2}"], environ={})
 
 
 def test_json_carries_every_value() -> None:

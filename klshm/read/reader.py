@@ -163,7 +163,6 @@ class Reader:
         while True:
             for worker in range(len(source.views)):
                 self._liveness.check(worker)
-            tails = [int(view.block[lay.B_TAIL]) for view in source.views]
             cuts = take_cuts(source.views)
             taken = assemble(cuts, source.market(), source.intervals)
             if closed_through is None or (len(taken) and taken.closed_through_ms >= closed_through):
@@ -175,7 +174,8 @@ class Reader:
                     "wait longer or see `status`"
                 )
             if self._wait == "futex":
-                wait_for_tail(self._segment, source.tail_words(), tails, min(remaining_s, LONGEST_WAIT_S))
+                seen = [cut.generation for cut in cuts]
+                wait_for_tail(self._segment, source.generation_words(), seen, min(remaining_s, LONGEST_WAIT_S))
 
     def closed(
         self,

@@ -143,6 +143,11 @@ class Source:
         """Return the names of all symbols that are not delisted, by slot."""
         return list(self.market().names)
 
+    def generation_words(self) -> list[int]:
+        """Return the word of each worker's generation, which moves and wakes at every publication."""
+        layout = self.segment.layout
+        return [layout.partition_offset(worker) // 8 + lay.B_GENERATION for worker in range(layout.workers)]
+
     def market(self) -> Market:
         """Return the symbols that are not delisted, as of the table's last change."""
         version = self.table.version

@@ -11,6 +11,7 @@ import numpy as np
 from klshm.config import Config, DataConfig
 from klshm.intervals import code_of, length_ms
 from klshm.settings import to_json
+from klshm.shm import futex
 from klshm.shm import layout as lay
 from klshm.shm.halves import mark_row, swap, tracker_words
 from klshm.shm.layout import KLINE, Layout
@@ -174,6 +175,7 @@ class Desk:
             )
             swap(self.words, self.block(worker), live, half_0, half_1, private, 0, self.rows, self.cut)
             log.publish()
+            futex.wake(self.words, self.block(worker) + lay.B_GENERATION)
 
     def settle(self, through_ms: int, worker: int = 0) -> None:
         """Say that every bar which ended by then has settled."""
