@@ -37,7 +37,8 @@ def test_importing_klshm_loads_numpy_only() -> None:
 def _owner(module: str) -> str:
     """Return the part of klshm that a module belongs to: a package, or a module of its own."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "klshm"
+    is_module = len(parts) > 1 and ((PACKAGE / parts[1]).is_dir() or (PACKAGE / f"{parts[1]}.py").is_file())
+    return parts[1] if is_module else "klshm"  # `from klshm import __version__` names no module
 
 
 def imported(path: Path) -> set[str]:
