@@ -16,7 +16,6 @@ Open it only in the process and thread that uses it: LMDB does not notice a fork
 
 from __future__ import annotations
 
-import os
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +28,7 @@ import numpy as np
 
 from klshm.errors import JournalError
 from klshm.shm.layout import KLINE, ROW_BYTES
+from klshm.store import journal_file
 from klshm.store.batch import BLOCK_ROWS, Batch, blocks_of, decode, encode
 
 
@@ -40,9 +40,6 @@ T = TypeVar("T")
 _FORMAT: Final = b"1"
 _FIRST_MAP_BYTES: Final = 64 * 1024 * 1024
 _MAX_MAP_BYTES: Final = 64 * 1024 * 1024 * 1024
-_MAX_READERS: Final = 64
-# Without it an environment variable chooses the format of a new file (lmdb 3.0 and later).
-_NEW_FILE: Final[dict[str, Any]] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
 
 
 class Journal:
@@ -64,17 +61,15 @@ class Journal:
         self.directory = directory
         self.uuid = ""
         self.next_sequence = 0
-        self._environment = self._open(map_bytes)
+        self._environment = journal_file.open_environment(directory, map_bytes)
         try:
-            self._check_length()
-            self._environment.reader_check()
             self._blocks, self._latest, self._meta = (
                 self._environment.open_db(name) for name in (b"blocks", b"latest", b"meta")
             )
             self._commit(self._begin_file)
         except lmdb.Error as error:
             self._environment.close()
-            raise self._error(error) from error
+            raise journal_file.described(self.directory, error) from error
         except JournalError:
             self._environment.close()
             raise
@@ -216,33 +211,7 @@ class Journal:
         with self._reading() as transaction:
             return int(transaction.stat(self._blocks)["entries"])
 
-    # Opening, growing, failing
-
-    def _open(self, map_bytes: int) -> Any:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            data = self.directory / "data.mdb"
-            size = data.stat().st_size if data.exists() else 0
-            return lmdb.Environment(
-                os.fspath(self.directory),
-                map_size=max(map_bytes, 2 * size),
-                max_dbs=4,
-                max_readers=_MAX_READERS,
-                mode=0o600,
-                **({} if size else _NEW_FILE),
-            )
-        except (OSError, lmdb.Error) as error:
-            raise self._error(error) from error
-
-    def _check_length(self) -> None:
-        # LMDB would read beyond the end of a shortened file and die of SIGBUS.
-        needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
-        size = (self.directory / "data.mdb").stat().st_size
-        if size < needed:
-            raise JournalError(
-                f"{self.directory}/data.mdb has {size} bytes, expected at least {needed}: it was cut short; "
-                "move the directory away and start again"
-            )
+    # Transactions
 
     def _begin_file(self, transaction: Any) -> None:
         version = transaction.get(b"format", db=self._meta)
@@ -264,7 +233,7 @@ class Journal:
             with self._environment.begin() as transaction:
                 yield transaction
         except lmdb.Error as error:
-            raise self._error(error) from error
+            raise journal_file.described(self.directory, error) from error
 
     def _commit(self, work: Callable[[Any], T]) -> T:
         try:
@@ -275,7 +244,7 @@ class Journal:
                 except lmdb.MapFullError:
                     self._grow()
         except lmdb.Error as error:
-            raise self._error(error) from error
+            raise journal_file.described(self.directory, error) from error
 
     def _grow(self) -> None:
         size = 2 * self._environment.info()["map_size"]
@@ -285,15 +254,6 @@ class Journal:
                 "long; see what stops it"
             )
         self._environment.set_mapsize(size)
-
-    def _error(self, error: Exception) -> JournalError:
-        place = self.directory
-        if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
-            return JournalError(f"{place} is damaged or no klshm journal ({error}); move it away and start again")
-        if isinstance(error, lmdb.LockError | lmdb.ReadersFullError):
-            return JournalError(f"{place} cannot be locked ({error}); does another engine use it?")
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return JournalError(f"cannot use {place}: {reason}; check its permissions and the free space")
 
 
 def _cursor_key(segment_uuid: str, ring: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from klshm.config import StoreConfig
+from klshm.errors import SnapshotBusy
 from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE
 from klshm.shm.segment import Segment
@@ -51,13 +52,16 @@ class OpenBars:
             final: The engine stops: whatever changed, now.
 
         Raises:
-            SnapshotBusy: If no cut could be taken.
+            RowBusy: If the symbols table was being written at every look.
         """
         now_s = time.monotonic()
         if not final and now_s - self._looked_s < _LOOK_S:
             return None
         self._looked_s = now_s
-        tables = [cut.rows for cut in take_cuts(self._views)]
+        try:
+            tables = [cut.rows for cut in take_cuts(self._views)]
+        except SnapshotBusy:
+            return None  # the worker publishes faster than we copy: the next look will do
         changed = [
             (rows["sequence"] != stored) & (rows["state"] == lay.STATE_LIVE)
             for rows, stored in zip(tables, self._stored, strict=True)

@@ -45,8 +45,12 @@ class Step:
         self._reset = reset
         self._next_try_s = 0.0
 
-    def attempt(self, work: Callable[[], None]) -> bool:
+    def attempt(self, work: Callable[[], int]) -> bool:
         """Do the work unless its next attempt is still to come.
+
+        Args:
+            work: Returns how much it stored. Only that proves that the disk works again: a full one
+                can still be opened, and having nothing to store never fails.
 
         Returns:
             Whether it was done.
@@ -54,11 +58,11 @@ class Step:
         if time.monotonic() < self._next_try_s:
             return False
         try:
-            work()
+            stored = work()
         except DISK_ERRORS as error:
             self.fail(error)
             return False
-        if self.failures:
+        if stored and self.failures:
             log.info("%s works again failures=%d", self.name, self.failures)
             self.failures = 0
             self._counters.set("alarm", self._counters.get("alarm") & ~self._alarm)

@@ -63,3 +63,14 @@ def test_looks_are_rare(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None
     engine.publish_halves()
     assert due(open_bars) is None
     assert due(open_bars, final=True) is not None
+
+
+def test_a_worker_that_publishes_too_fast_is_looked_at_later(engine: Engine) -> None:
+    open_bars = tracker(engine, flush_interval_s=0.0)
+    engine.trade(bars([START], state=lay.STATE_LIVE))
+    engine.publish_halves()
+    intent = engine.block(0) + lay.B_INTENT
+    engine.words[intent] += 5
+    assert due(open_bars) is None
+    engine.words[intent] -= 5
+    assert due(open_bars) is not None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from klshm.config import StoreConfig
+from klshm.errors import JournalError
 from klshm.role import Role
 from klshm.shm import layout as lay
 from klshm.shm.counters import PERSISTER, Counters
@@ -124,7 +125,8 @@ def test_logs_are_journaled_while_the_archive_is_busy(engine: Engine, monkeypatc
     write, behind = Archive.write, []
 
     def slow_write(self: Archive, *args: Any, **options: Any) -> None:
-        engine.log(minutes(100, 110), 0)
+        if len(behind) < 3:
+            engine.log(minutes(100, 110), 0)
         self._beat()
         behind.append(engine.logs[0].position - engine.counters.get("journal_rows_total"))
         write(self, *args, **options)
@@ -137,7 +139,7 @@ def test_logs_are_journaled_while_the_archive_is_busy(engine: Engine, monkeypatc
 
 
 def test_a_long_journal_is_archived_in_pieces(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("klshm.store.persister._FLUSH_ROWS", 10)
+    monkeypatch.setattr("klshm.store.archive_feed._FLUSH_ROWS", 10)
     journal = Journal(names.journal_path(engine.directory))
     journal.append([Batch((Listing("OLDUSDT"),), minutes(n, n + 10)) for n in range(0, 300, 10)])
     journal.close()
@@ -261,6 +263,25 @@ def test_no_data_directory_is_an_alarm_until_there_is_one(engine: Engine) -> Non
         assert served.counters.get("alarm") == 0
 
 
+def test_a_disk_that_stays_full_is_tried_ever_less_often(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[float] = []
+
+    def full(self: Journal, *args: Any) -> int:
+        tries.append(time.monotonic())
+        raise JournalError("no space left")
+
+    engine.log(minutes(0, 20), 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", full)
+        served = Served(engine)
+        served.until(lambda: len(tries) >= 3)
+        assert served.counters.get("alarm") == ALARM_JOURNAL
+    assert tries[2] - tries[1] > 1.5 * (tries[1] - tries[0])
+    served.until(lambda: archived(engine, "BTCUSDT") == list(range(20)))
+    served.stop()
+    assert served.counters.get("alarm") == 0
+
+
 def test_a_stop_with_no_disk_ends_and_says_what_is_left(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -276,7 +297,7 @@ def test_a_stop_with_no_disk_ends_and_says_what_is_left(
     assert "the archive lacks bars" in caplog.text
     assert journal_blocks(engine) == 1
     other.close()
-    monkeypatch.setattr("klshm.store.journal.Journal._open", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+    monkeypatch.setattr("klshm.store.journal_file.open_environment", lambda *_: (_ for _ in ()).throw(OSError("gone")))
     engine.log(minutes(20, 25), 0)
     with serving(engine):
         pass

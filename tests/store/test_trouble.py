@@ -17,7 +17,7 @@ def test_a_failure_alarms_and_is_tried_ever_less_often(engine: Engine, monkeypat
     counters.set("alarm", 1)
     step = Step("archive", 2, role, counters, lambda: resets.append(1))
 
-    def broken() -> None:
+    def broken() -> int:
         tries.append(now[0])
         raise ArchiveError("no space")
 
@@ -30,7 +30,9 @@ def test_a_failure_alarms_and_is_tried_ever_less_often(engine: Engine, monkeypat
     assert counters.get("failures_total") == len(tries) == len(resets)
     assert int(role.block[lay.B_ERROR_LENGTH]) == len("no space")
     now[0] += 30
-    assert step.attempt(lambda: None)
+    assert step.attempt(lambda: 0)  # nothing to store proves nothing
+    assert (counters.get("alarm"), step.failures) == (3, len(tries))
+    assert step.attempt(lambda: 5)
     assert (counters.get("alarm"), step.failures) == (1, 0)
 
 
@@ -38,4 +40,4 @@ def test_a_fault_of_our_own_is_not_hidden(engine: Engine) -> None:
     role = engine.role()
     step = Step("archive", 2, role, Counters(role.block, PERSISTER), lambda: None)
     with pytest.raises(ZeroDivisionError):
-        step.attempt(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+        step.attempt(lambda: 1 // 0)
