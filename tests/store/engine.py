@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,18 @@ class Engine:
     def fork_persister(self) -> tuple[int, Role]:
         """Start a persister in a process of its own; return its pid and its role."""
         role = self.role()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the test
-                serve(role)
-                code = 0
-            finally:
-                os._exit(code)
-        return pid, role
+        return fork(lambda: serve(role)), role
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Do work in a child process that ends with it, or with the test; return its pid."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the test
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid

@@ -17,8 +17,8 @@ from klshm.shm import layout as lay
 from klshm.store import names
 from klshm.store.archive_reader import ArchiveReader
 from klshm.store.journal import Journal
-from klshm.store.recovery import drain_segment
-from tests.store.engine import MINUTE, START, Engine, bars
+from klshm.store.recovery import drain_segment, load_latest
+from tests.store.engine import MINUTE, START, Engine, bars, fork
 
 
 pytestmark = pytest.mark.fault
@@ -112,6 +112,25 @@ def killed(make_engine: Callable[..., Engine], request: Any) -> tuple[Engine, Pr
     kill_in_a_loop(engine, producer)
     assert producer.minute > KILLS
     return engine, producer
+
+
+def test_a_recovery_that_is_killed_is_repeated(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(symbols=("AUSDT", "BUSDT"), log_rows=4096)
+    minutes = np.arange(5000)
+    engine.log(bars(START + minutes * MINUTE), 0)  # overrun: history is walked too
+    engine.log(bars(START + minutes[:4000] * MINUTE, slot=1), 1)
+    engine.trade(bars([START] * 2, slot=np.arange(2), state=lay.STATE_LIVE))
+    ends = []
+    for number in range(KILLS):
+        pid = fork(lambda: drain_segment(engine.segment, engine.directory))
+        time.sleep(0.0008 * number)  # the kill comes at another instant each time
+        os.kill(pid, signal.SIGKILL)
+        ends.append(os.waitpid(pid, 0)[1])
+    assert signal.SIGKILL in ends
+    drain_segment(engine.segment, engine.directory)
+    journaled = {key for key, _ in found_in_journal(engine)}
+    assert journaled == {("AUSDT", m) for m in range(904, 5000)} | {("BUSDT", m) for m in range(4000)}
+    assert set(load_latest(engine.directory)) == {("AUSDT", "1m"), ("BUSDT", "1m")}
 
 
 @pytest.mark.parametrize("killed", [1], indirect=True)

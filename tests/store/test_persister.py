@@ -332,6 +332,18 @@ def test_a_new_journal_is_archived_from_its_first_block(engine: Engine) -> None:
     assert archived(engine, "BTCUSDT") == list(range(30))
 
 
+def test_a_journal_that_was_put_back_is_archived_again(engine: Engine) -> None:
+    journal = Journal(names.journal_path(engine.directory))
+    archive = Archive(names.archive_path(engine.directory), StoreConfig())
+    archive.write(Batch((), minutes(0, 0)), watermark=(journal.uuid, 999))
+    archive.close()
+    journal.close()
+    engine.log(minutes(0, 20), 0)
+    with serving(engine):
+        pass
+    assert archived(engine, "BTCUSDT") == list(range(20))
+
+
 def test_retention_prunes(make_engine: Callable[..., Engine]) -> None:
     engine = make_engine(store=StoreConfig(flush_interval_s=0.01, retention_days={"1m": 1}))
     now = time.time_ns() // 1_000_000 // MINUTE * MINUTE
