@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,3 +107,12 @@ def test_damage_inside_is_one_clear_line(archive: Archive) -> None:
     with pytest.raises(ArchiveError, match="is damaged"):
         reader = ArchiveReader(archive.path)
         reader.series()
+
+
+def test_a_reader_needs_neither_lmdb_nor_numba() -> None:
+    script = (
+        "import sys, klshm.store.archive_reader; "
+        "print([name for name in ('lmdb', 'numba', 'aiohttp') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
