@@ -38,8 +38,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a forked chi
 import numpy as np
 
 from klshm.config import Config, ExchangeConfig, RunConfig
+from klshm.config.settings import to_json
 from klshm.intervals import code_of
-from klshm.settings import to_json
 from klshm.shm import layout as lay
 from klshm.shm.layout import Layout
 from klshm.shm.segment import Segment, create_segment
@@ -240,8 +240,8 @@ def _trade_frame(names: list[str], number: int, time_ms: int) -> bytes:
 
 
 def _work(segment: Segment) -> None:
+    from klshm.config.settings import from_json
     from klshm.role import Role
-    from klshm.settings import from_json
     from klshm.worker.process import serve
 
     role = Role("worker", 0, segment, from_json(segment.config_bytes()))

@@ -15,14 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klshm import layers
-from klshm.config import Config
+from klshm.config import Config, layers
+from klshm.config.keys import keys
+from klshm.config.settings import from_json, load, render_default, resolve, to_json
+from klshm.config.toml import parse_text, render_value
 from klshm.errors import ConfigError
-from klshm.keys import keys
 from klshm.run.sizes import layout_of
-from klshm.settings import from_json, load, render_default, resolve, to_json
 from klshm.shm.layout import CONFIG_BYTES
-from klshm.toml import parse_text, render_value
 
 
 ROOT = Path(__file__).parents[1]

@@ -9,11 +9,11 @@ import sys
 from typing import Any
 
 from klshm.commands.output import print_json, print_line
+from klshm.config.keys import Key, keys
+from klshm.config.settings import Settings, render_default, resolve, to_json
+from klshm.config.toml import render_value, type_words
 from klshm.errors import ConfigError
-from klshm.keys import Key, keys
 from klshm.read.attach import attach
-from klshm.settings import Settings, render_default, resolve, to_json
-from klshm.toml import render_value, type_words
 
 
 __all__ = ["add"]

@@ -24,9 +24,19 @@ class MinuteClock:
     ticked_ms: int = 0
     settled_ms: int = 0
 
-    def tick_due_ms(self, error_ms: float) -> float:
-        """Return the exchange time of the next tick: the minute end plus the clock's error bound."""
-        return self.ticked_ms + MINUTE_MS + error_ms if self.ticked_ms else 0
+    def next_due_ms(self, error_ms: float, lag_ms: float) -> float:
+        """Return the exchange time of the next moment: a tick or a settle, whichever is first.
+
+        Args:
+            error_ms: Bound of the clock's error, ms.
+            lag_ms: How far the streams run behind the exchange, ms.
+        """
+        if not self.ticked_ms:
+            return 0
+        tick = self.ticked_ms + MINUTE_MS + error_ms
+        if self.settled_ms >= self.ticked_ms:
+            return tick
+        return min(tick, self.ticked_ms + self.settle_ms + lag_ms)
 
     def tick(self, now_ms: float, error_ms: float) -> bool:
         """Return whether a tick is due now; it counts as done.

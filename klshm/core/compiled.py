@@ -21,7 +21,8 @@ __all__ = ["compiled", "entry"]
 
 def _types() -> dict[str, Any]:
     words = numba.int64[::1]
-    return {"m": numba.types.NamedUniTuple(words, 2, Memory), "events": words, "words": words}
+    memory = numba.types.NamedUniTuple(words, 2, Memory)  # type: ignore[no-untyped-call]
+    return {"m": memory, "events": words, "words": words}
 
 
 _TYPES: Final = _types() if COMPILED else {}

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from klshm.config import Config
+from klshm.config.settings import from_json
 from klshm.errors import UnknownInterval, UnknownSymbol
 from klshm.intervals import length_ms, name_of
-from klshm.settings import from_json
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView, SymbolTable

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from klshm import __version__, logs, settings
-from klshm.config import Config
+from klshm import __version__, logs
+from klshm.config import Config, settings
 from klshm.errors import ConfigError, InstanceRunning, KlshmError, UnsupportedPlatform
 from klshm.run.affinity import plan
 from klshm.run.sizes import layout_of

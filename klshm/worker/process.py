@@ -40,6 +40,7 @@ _CHECK_S: Final = 0.25
 _CLOCK_WAIT_S: Final = 10.0
 _EARLY_MS: Final = 2
 """The loop's timers are whole milliseconds: ticks are armed early, then the clock is looked at every turn."""
+_CLOCK_LOOK_MS: Final = 100
 _SILENT_S: Final = 10.0
 _SPIN_HEARTBEAT: Final = 1000
 
@@ -114,14 +115,15 @@ class Worker:
         if self.role.config.run.busy_poll:
             self._spin()
         stopping = asyncio.create_task(stopped.wait())
+        waited: list[asyncio.Task[Any]] = [stopping, *tasks]
         try:
-            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
                     task.result()  # a timer never ends by itself: raise what ended it
         finally:
             self.role.enter(lay.ROLE_DRAINING)
-            for task in (*tasks, stopping):
+            for task in waited:
                 task.cancel()
             await self.intake.close()
             self._flush()
@@ -227,19 +229,14 @@ class Worker:
     async def _keep_minutes(self) -> None:
         """Tick and settle on the exchange's clock."""
         while True:
-            if self._may_tick:
-                self._minute_moments()
             now_ms = self._now_ms()
-            due_ms = min(60_000 - (now_ms - self._error_ms) % 60_000, self._settle_in_ms(now_ms))
-            await asyncio.sleep(0 if due_ms <= _EARLY_MS else min(due_ms - _EARLY_MS, 100) / 1000)
+            if self._may_tick:
+                self._minute_moments(now_ms)
+            due_ms = self.clock.next_due_ms(self._error_ms, self.lag.p99_ms()) - now_ms
+            # At least one turn of the loop lies between two looks, so readable sockets are drained first.
+            await asyncio.sleep(0 if due_ms <= _EARLY_MS else min(due_ms - _EARLY_MS, _CLOCK_LOOK_MS) / 1000)
 
-    def _settle_in_ms(self, now_ms: float) -> float:
-        if self.clock.settled_ms >= self.clock.ticked_ms:
-            return 60_000
-        return max(0.0, self.clock.ticked_ms + self.clock.settle_ms + self.lag.p99_ms() - now_ms)
-
-    def _minute_moments(self) -> None:
-        now_ms = self._now_ms()
+    def _minute_moments(self, now_ms: float) -> None:
         if self.clock.tick(now_ms, self._error_ms):
             self._flush()
             event = np.zeros(1, dtype=EVENT)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from klshm.config import Config, DataConfig
+from klshm.config.settings import to_json
 from klshm.intervals import code_of, length_ms
-from klshm.settings import to_json
 from klshm.shm import futex
 from klshm.shm import layout as lay
 from klshm.shm.halves import mark_row, swap, tracker_words

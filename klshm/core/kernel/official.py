@@ -416,6 +416,10 @@ def store_official(m, slot, interval, time, age, cells):
             state[symbol + st.S_LAST_CLOSE] = state[cells + CLOSE]
         if known:
             move_need(m, slot)
+        elif status == STATE_CLOSED and (
+            state[symbol + st.S_NEED_FROM] == st.NONE or time < state[symbol + st.S_NEED_FROM]
+        ):
+            state[symbol + st.S_NEED_FROM] = time
 
 
 @compiled

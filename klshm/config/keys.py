@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from klshm.config import Config
-from klshm.limits import Limit
-from klshm.toml import render_value
+from klshm.config.limits import Limit
+from klshm.config.schema import Config
+from klshm.config.toml import render_value
 
 
 __all__ = ["Key", "build", "keys", "render_default", "sections"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from klshm.config.keys import Key, sections
+from klshm.config.toml import parse_text, render_value, type_words
 from klshm.errors import ConfigError
-from klshm.keys import Key, sections
-from klshm.toml import parse_text, render_value, type_words
 
 
 __all__ = ["RENAMED", "Given", "checked", "from_environment", "from_file", "from_options"]

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from klshm.config import Config
+from klshm.config.keys import build, keys, render_default
+from klshm.config.layers import checked, from_environment, from_file, from_options
+from klshm.config.schema import Config
 from klshm.errors import ConfigError
 from klshm.intervals import INTERVALS
-from klshm.keys import build, keys, render_default
-from klshm.layers import checked, from_environment, from_file, from_options
 
 
 __all__ = [

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from klshm.config.limits import Each, Intervals, Limit, Matches, OneOf, PerName, PowerOfTwo, Range, Url, anything
 from klshm.intervals import INTERVALS
-from klshm.limits import Each, Intervals, Limit, Matches, OneOf, PerName, PowerOfTwo, Range, Url, anything
 
 
 __all__ = [

@@ -1,0 +1,104 @@
+"""Processes killed with -9: the rest runs on, what was lost comes back, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from e2e.support import compare, engine, engine_processes, exchange, is_alive, trading_symbols, wait_for
+
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def test_killed_worker_comes_back_while_the_others_go_on(tmp_path: Path) -> None:
+    with (
+        exchange("--symbols", "12", "--rate", "200", "--start-at", "2026-11-20T12:00:35Z") as market,
+        engine(tmp_path, market, "kill", "--workers", "2") as running,
+    ):
+        running.wait_live()
+        before = {(p["role"], p["index"]): p for p in running.status()["processes"]}
+        victim, other = before["worker", 0], before["worker", 1]
+        swaps = running.status()["swaps"]
+        os.kill(victim["pid"], signal.SIGKILL)
+        killed_s = time.monotonic()
+        back: dict[str, object] = {}
+
+        def is_back() -> bool:
+            rows = {(p["role"], p["index"]): p for p in running.status().get("processes", [])}
+            row = rows.get(("worker", 0), {})
+            back.update(row)
+            return row.get("pid") not in (None, victim["pid"]) and row.get("state") == "live"
+
+        wait_for(is_back, 30, running.text)
+        print(f"worker back and live after {time.monotonic() - killed_s:.2f} s (measured with the CLI)")
+        after = running.status()
+        rows = {(p["role"], p["index"]): p for p in after["processes"]}
+        assert rows["worker", 1]["pid"] == other["pid"]
+        assert rows["worker", 1]["restarts"] == 0
+        assert rows["worker", 0]["restarts"] == 1
+        assert after["swaps"] > swaps
+        end_ms = market.now_ms() // 60_000 * 60_000 + 60_000
+        wait_for(lambda: market.now_ms() > end_ms + 40_000, 150, running.text)
+        assert running.stop() == 0, running.text()
+        result = compare(market, running.archive, trading_symbols(market), market.start_ms, end_ms)
+        assert result.missing == []
+        assert result.different == []
+        assert result.equal == result.compared >= 12
+
+
+def test_killed_launcher_leaves_no_process(tmp_path: Path) -> None:
+    with (
+        exchange("--symbols", "6", "--rate", "50") as market,
+        engine(tmp_path, market, "orphans", "--workers", "2") as running,
+    ):
+        running.wait_live()
+        family = engine_processes(running.process.pid)
+        assert len(family) == 5  # launcher, persister, historian, two workers
+        os.kill(running.process.pid, signal.SIGKILL)
+        running.process.wait()
+        killed_s = time.monotonic()
+        wait_for(lambda: not any(is_alive(pid) for pid in family), 20)
+        print(f"all processes gone {time.monotonic() - killed_s:.2f} s after the launcher")
+
+
+def test_a_start_after_a_crash_recovers_and_serves(tmp_path: Path) -> None:
+    with exchange("--symbols", "6", "--rate", "50") as market:
+        with engine(tmp_path, market, "again", "--workers", "2") as running:
+            running.wait_live()
+            os.kill(running.process.pid, signal.SIGKILL)
+            running.process.wait()
+            left = Path(running.environment["KLSHM_SHM_DIRECTORY"]) / "klshm.again"
+            assert left.exists()
+            with engine_again(running, market, tmp_path) as text:
+                assert "recovered from the segment of a crashed engine" in text
+
+
+def engine_again(running, market, tmp_path):  # type: ignore[no-untyped-def]
+    """Start the same instance once more over what the crash left, and stop it in order."""
+    import subprocess
+    import sys
+    from contextlib import contextmanager
+
+    @contextmanager
+    def again():  # type: ignore[no-untyped-def]
+        done = subprocess.run(
+            [
+                *(sys.executable, "launcher.py", "--instance", running.instance, "--config", "configs/demo.toml"),
+                *("--workers", "3", "--duration", "1", "--set", f"data.directory={tmp_path}"),
+                *("--set", f"exchange.rest_url=http://127.0.0.1:{market.port}"),
+                *("--set", f"exchange.ws_url=ws://127.0.0.1:{market.port}"),
+            ],
+            capture_output=True,
+            text=True,
+            env=running.environment,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        yield done.stdout + done.stderr
+
+    return again()
