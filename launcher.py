@@ -10,11 +10,13 @@ import sys
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-if sys.version_info < (3, 11):
-    sys.exit(f"launcher: Python {sys.version.split()[0]} is too old, klshm needs 3.11 or newer; install one")
+if not (3, 11) <= sys.version_info[:2] < (3, 15):
+    sys.exit(f"launcher: klshm needs Python 3.11 to 3.14, this is {sys.version.split()[0]}; start it with one of them")
 
 
 if __name__ == "__main__":
-    from klshm.run.launch import main
-
+    try:
+        from klshm.run.launch import main
+    except ModuleNotFoundError as error:
+        sys.exit(f"launcher: not installed for {sys.executable}: {error.name}; run: pip install -r requirements.txt")
     sys.exit(main())

@@ -13,33 +13,44 @@ from typing import Final
 
 from klshm import logs
 from klshm.errors import KlshmError
-from klshm.role import Role
+from klshm.role import Role, Stop
 from klshm.run.affinity import pin
 from klshm.shm import layout as lay
 
 
-__all__ = ["fork_role", "new_loop", "run_role"]
+__all__ = ["die_with", "fork_role", "new_loop", "run_role"]
 
 _log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG: Final = 1
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def fork_role(role: Role, core: int | None) -> int:
     """Fork a process for a role.
 
     Args:
-        role: The role; its stop signal is made for the child.
+        role: The role; the child makes a stop flag of its own.
         core: Core to pin it to; None: not pinned.
 
     Returns:
         The child's pid.
+
+    Raises:
+        OSError: If there is no room for another process.
     """
     launcher = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    # A signal that came before the child has its own handlers would be lost in the launcher's.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        pid = os.fork()
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        raise
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         return pid
     code = 1
     try:
@@ -53,6 +64,17 @@ def fork_role(role: Role, core: int | None) -> int:
     finally:
         logging.shutdown()
         os._exit(code)
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies.
+
+    Args:
+        parent: Pid of the parent; if it is dead already, this process ends here.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def run_role(role: Role) -> None:
@@ -78,13 +100,13 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _child(role: Role, core: int | None, launcher: int) -> int:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != launcher:
-        return 1  # the launcher died between the fork and the line above
+    die_with(launcher)
     os.setsid()  # Ctrl-C reaches the launcher only, which stops the roles in order
     signal.set_wakeup_fd(-1)
+    role.stop = Stop()  # the flag inherited is that of every process this role has had
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: role.stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     logs.configure(role.config.log.level, role.config.log.format, role.name)
     role.block[lay.B_CPU] = core if pin(core) and core is not None else -1
     gc.collect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 
@@ -25,13 +26,16 @@ _MODULES: Final = (
     ),
     "klshm.core.engine",
 )
-_SLOW_S: Final = 1.0
+_SLOW_S: Final = 4.0
 
 
-def load_kernels() -> float:
+def load_kernels(between: Callable[[], None] = lambda: None) -> float:
     """Load all kernels, compiling those that are not cached yet.
 
     Progress is logged only where something has to be compiled: that happens once per version.
+
+    Args:
+        between: Called between two kernels; may raise to give up.
 
     Returns:
         Seconds it took.
@@ -39,6 +43,7 @@ def load_kernels() -> float:
     began_s = time.monotonic()
     told = False
     for number, name in enumerate(_MODULES, 1):
+        between()
         importlib.import_module(name)
         elapsed_s = time.monotonic() - began_s
         if elapsed_s > _SLOW_S:

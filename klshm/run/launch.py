@@ -4,43 +4,40 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import fcntl
 import logging
+import math
 import os
 import platform
-import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from klshm import __version__, logs
 from klshm.config import Config, settings
-from klshm.errors import ConfigError, InstanceRunning, KlshmError, UnsupportedPlatform
+from klshm.config.keys import keys
+from klshm.errors import KlshmError
 from klshm.run.affinity import plan
+from klshm.run.early_stop import EarlyStop, StoppedEarly
+from klshm.run.lock import InstanceLock, data_directory
+from klshm.run.machine import check_machine, check_packages
+from klshm.run.recover import recover
 from klshm.run.sizes import layout_of
 from klshm.shm import layout as lay
-from klshm.shm.segment import (
-    Segment,
-    check_instance_name,
-    create_segment,
-    open_segment,
-    segment_path,
-    sweep_temporary_segments,
-)
+from klshm.shm.segment import Segment, check_instance_name, create_segment, sweep_temporary_segments
 
 
-__all__ = ["main"]
+__all__ = ["main", "resolve"]
 
 _log = logging.getLogger(__name__)
 
-_LIVE_S: Final = 120.0
-_LOCK_WAIT_S: Final = 5.0
+_USAGE: Final = 2
 _DEMO_FILE: Final = Path(__file__).resolve().parent.parent.parent / "configs" / "demo.toml"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the engine; return the exit code.
+    """Run the engine; return the exit code: 0 ordered stop, 1 error, 2 usage, 4 configuration.
 
     Args:
         arguments: Command line without the program's name; None: this process's own.
@@ -48,24 +45,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         check_machine(sys.platform, platform.machine())
+        check_packages()
         config = resolve(options)
         logs.configure(config.log.level, config.log.format, "launcher")
-        return _launch(config, options)
+        return 0 if _launch(config, options) else 1
+    except StoppedEarly:
+        return 0
     except KlshmError as error:
-        print(f"launcher: {error}", file=sys.stderr)  # noqa: T201 - this is the command's own voice
+        _complain(str(error))
         return error.exit_code
-
-
-def check_machine(system: str, machine: str) -> None:
-    """Return if the engine can run here.
-
-    Raises:
-        UnsupportedPlatform: If this is not Linux, or not a machine the engine was tested on.
-    """
-    if not system.startswith("linux"):
-        raise UnsupportedPlatform(f"klshm needs Linux (futex, pidfd, /dev/shm), this is {system}; run it on Linux")
-    if machine not in ("x86_64", "AMD64", "aarch64"):
-        raise UnsupportedPlatform(f"klshm was tested on x86_64 and aarch64, this is {machine}")
+    except OSError as error:
+        _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return 1
 
 
 def resolve(options: argparse.Namespace) -> Config:
@@ -86,85 +77,119 @@ def resolve(options: argparse.Namespace) -> Config:
     return config
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; how it is meant stands in --help."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(f"{message}; see --help")
+        sys.exit(_USAGE)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="launcher.py", description="Keep the klines of all USDT perpetuals in shared memory, exactly."
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0: everything in one process")
+    parser.add_argument("--workers", type=_workers, metavar="N", help="worker processes; 0: everything in one process")
     parser.add_argument("--demo", action="store_true", help="run against the bundled simulator, without a network")
     parser.add_argument("--config", metavar="FILE", help="configuration file (default ./configs/klshm.toml)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key")
     parser.add_argument("--instance", metavar="NAME", help="name of this engine (default main; of the demo, demo)")
-    parser.add_argument("--duration", type=float, metavar="S", help="stop so many seconds after all workers are live")
+    parser.add_argument(
+        "--duration", type=_seconds, metavar="S", help="stop so many seconds after all workers are live"
+    )
     parser.add_argument("--no-web", action="store_true", help="start no local web server")
     parser.add_argument("--no-backfill", action="store_true", help="fetch no history")
     parser.add_argument("-v", "--version", action="version", version=f"klshm {__version__}")
     return parser
 
 
-def _launch(config: Config, options: argparse.Namespace) -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _give_up)
-    directory = _data_directory(config)
-    with _lock(directory, config.instance):
+def _workers(text: str) -> int:
+    limit = keys()["run.workers"].limit
+    if not text.isascii() or not text.isdigit() or not limit.accepts(int(text)):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number, {limit.expected}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, 0 or more")
+    return seconds
+
+
+def _launch(config: Config, options: argparse.Namespace) -> bool:
+    early = EarlyStop()
+    early.install()
+    directory = data_directory(config)
+    with InstanceLock(directory, config.instance):
         sweep_temporary_segments(config.instance)
         recover(config.instance, directory)
-        simulator = None
-        if options.demo:
-            from klshm.run.simulator import Simulator
+        if not options.demo:
+            return _serve(config, options.duration, early)
+        from klshm.run.simulator import Simulator
 
-            simulator = Simulator(config.sim)
-            config = simulator.addressed(config)
+        simulator = Simulator(config.sim)
         try:
-            return _serve(config, options)
+            return _serve(simulator.addressed(config), options.duration, early, simulator.check)
         finally:
-            if simulator is not None:
-                simulator.stop()
+            simulator.stop()
 
 
-def _serve(config: Config, options: argparse.Namespace) -> int:
+def _serve(
+    config: Config, duration_s: float | None, early: EarlyStop, check: Callable[[], None] = lambda: None
+) -> bool:
+    """Create the segment, run the engine in it, and remove it; return whether nothing failed."""
     from klshm.run.kernels import load_kernels
 
     cores = plan(config.run.affinity, config.run.workers)
-    layout = layout_of(config)
     segment = create_segment(
         config.instance,
-        layout,
+        layout_of(config),
         settings.to_json(config),
         mode=int(config.segment.mode, 8),
         group=config.segment.group or None,
     )
+    early.abandon = segment.unlink
     try:
         _begin(segment)
-        seconds = load_kernels()
+        with early.deferred() as between:
+            seconds = load_kernels(between)
         _log.info("kernels loaded seconds=%.1f", seconds)
-        if config.run.workers == 0:
-            from klshm.run.together import run_together
-
-            return run_together(config, segment, options.duration)
-        return _supervise(config, segment, cores, options.duration)
+        clean = _run(config, segment, cores, duration_s, check)
+        _log.info("stopped clean=%s", clean)
+        return clean
     finally:
         segment.words[lay.H_STATE] = lay.STATE_CLOSED
         segment.unlink()
 
 
-def _supervise(config: Config, segment: Segment, cores: list[int | None], duration_s: float | None) -> int:
+def _run(
+    config: Config,
+    segment: Segment,
+    cores: list[int | None],
+    duration_s: float | None,
+    check: Callable[[], None],
+) -> bool:
     from klshm.run.status import live_block
+
+    def say_live() -> None:
+        _say(live_block(config, segment))
+
+    segment.words[lay.H_STATE] = lay.STATE_SERVING
+    if config.run.workers == 0:
+        from klshm.run.together import run_together
+
+        return run_together(config, segment, duration_s, say_live, check)
     from klshm.run.supervisor import Supervisor
 
     supervisor = Supervisor(config, segment, cores)
     supervisor.install_signals()
     supervisor.start()
-    segment.words[lay.H_STATE] = lay.STATE_SERVING
-    if supervisor.wait_live(_LIVE_S):
-        print(live_block(config, segment), flush=True)  # noqa: T201 - this is the command's own voice
-    elif not supervisor.stopping:
-        _log.warning("not all workers are live after %.0f s; the engine goes on and keeps trying", _LIVE_S)
-    supervisor.run(duration_s)
-    began_s = time.monotonic()
-    clean = supervisor.stop()
-    _log.info("stopped clean=%s seconds=%.1f", clean, time.monotonic() - began_s)
-    return 0 if clean else 1
+    supervisor.run(duration_s, say_live, check)
+    return supervisor.stop()
 
 
 def _begin(segment: Segment) -> None:
@@ -174,90 +199,14 @@ def _begin(segment: Segment) -> None:
     block[lay.B_ROLE_STATE] = lay.ROLE_LIVE
 
 
-def _give_up(number: int, frame: object) -> None:
-    raise KlshmError(f"stopped by {signal.Signals(number).name} before the engine was up")
+def _complain(text: str) -> None:
+    print(f"launcher: {text}", file=sys.stderr)  # noqa: T201 - this is the command's own voice
 
 
-def _data_directory(config: Config) -> Path:
-    directory = Path(config.data.directory) / config.instance
+def _say(text: str) -> None:
+    """Print; a reader of the output that has gone away is no reason to stop the engine."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = directory / f".probe.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        print(text, flush=True)  # noqa: T201 - this is the command's own voice
     except OSError as error:
-        raise ConfigError(
-            f"data.directory: cannot write to {directory}: {error.strerror}; "
-            "choose another with --set data.directory=..."
-        ) from error
-    return directory
-
-
-class _lock:
-    """The lock on the instance's data directory, inherited by every role on purpose."""
-
-    def __init__(self, directory: Path, instance: str) -> None:
-        self._path = directory / "lock"
-        self._instance = instance
-        self._descriptor = -1
-
-    def __enter__(self) -> None:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline_s = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= deadline_s:
-                    os.close(self._descriptor)
-                    raise InstanceRunning(
-                        f"instance {self._instance!r} is running (it holds {self._path}); "
-                        "stop it or choose another --instance"
-                    ) from None
-                time.sleep(0.05)
-
-    def __exit__(self, *error: object) -> None:
-        os.close(self._descriptor)
-
-
-def recover(instance: str, directory: Path) -> None:
-    """Save what a crashed engine left in shared memory, then remove its segment.
-
-    Raises:
-        InstanceRunning: If that engine is alive after all.
-        KlshmError: If what it left could not be saved; it stays where it is.
-    """
-    if not segment_path(instance).exists():
-        return
-    try:
-        segment = open_segment(instance)
-    except KlshmError as error:
-        _log.warning("a segment that cannot be read was left and is removed: %s", error)
-        segment_path(instance).unlink(missing_ok=True)
-        return
-    if segment.is_locked():
-        raise InstanceRunning(f"instance {instance!r} is running; stop it or choose another --instance")
-    # The launcher opens no database: what it opened, every role would inherit.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        os._exit(_drain(segment, directory))
-    _, status = os.waitpid(pid, 0)
-    if status != 0:
-        raise KlshmError(f"what a crashed engine left in {segment.path} could not be saved; see the message above")
-    segment.unlink()
-
-
-def _drain(segment: Segment, directory: Path) -> int:
-    from klshm.store.recovery import drain_segment
-
-    try:
-        began_s = time.monotonic()
-        drained = drain_segment(segment, directory)
-    except KlshmError as error:
-        _log.error("recovery failed: %s", error)
-        return 1
-    _log.info("recovered from the segment of a crashed engine %s seconds=%.2f", drained, time.monotonic() - began_s)
-    return 0
+        _log.warning("standard output is closed reason=%r", error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+import tempfile
 
 from klshm.config import Config, SimConfig
 from klshm.errors import KlshmError
@@ -28,12 +29,22 @@ class Simulator:
     """
 
     def __init__(self, config: SimConfig) -> None:
-        self.process = subprocess.Popen(_command(config), stdout=subprocess.PIPE, text=True)
+        # A file, not a pipe: nobody would read on, and what matters is what it says last.
+        self._said = tempfile.TemporaryFile()
+        # A session of its own: Ctrl-C reaches the launcher only, which stops the simulator last.
+        self.process = subprocess.Popen(
+            _command(config), stdout=subprocess.PIPE, stderr=self._said, text=True, start_new_session=True
+        )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise KlshmError(f"the simulator did not start: exit code {self.process.wait()}; its message stands above")
-        self.port = int(json.loads(line)["port"])
+        try:
+            line = self.process.stdout.readline()
+            if not line:
+                code = self.process.wait()
+                raise KlshmError(f"the simulator did not start (exit code {code}): {self._last_words()}")
+            self.port = int(json.loads(line)["port"])
+        except BaseException:
+            self.stop()
+            raise
         _log.info("simulator serves address=http://127.0.0.1:%d symbols=%d", self.port, config.symbols)
 
     def addressed(self, config: Config) -> Config:
@@ -46,8 +57,18 @@ class Simulator:
         )
         return dataclasses.replace(config, exchange=exchange)
 
+    def check(self) -> None:
+        """Return if it is still there.
+
+        Raises:
+            KlshmError: If it has ended; carries what it said last.
+        """
+        code = self.process.poll()
+        if code is not None:
+            raise KlshmError(f"the simulator has ended (exit code {code}): {self._last_words()}; start the demo again")
+
     def stop(self) -> None:
-        """Stop it and wait until it is gone."""
+        """Stop it and wait until it is gone; may be repeated."""
         self.process.terminate()
         try:
             self.process.wait(5)
@@ -56,6 +77,12 @@ class Simulator:
             self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+        self._said.close()
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def _command(config: SimConfig) -> list[str]:

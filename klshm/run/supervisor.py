@@ -11,10 +11,13 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from klshm.config import Config
+from klshm.errors import KlshmError
 from klshm.role import Role
 from klshm.run.child import fork_role
 from klshm.shm import layout as lay
@@ -27,6 +30,8 @@ __all__ = ["Supervisor"]
 _log = logging.getLogger(__name__)
 
 _ROUND_S: Final = 0.25
+_ROUND_BEFORE_LIVE_S: Final = 0.05
+_LIVE_S: Final = 120.0
 _PAUSED_S: Final = 0.5
 _HUNG_S: Final = {"worker": 3.0, "historian": 5.0, "persister": 10.0}
 _FIRST_BACKOFF_S: Final = 0.5
@@ -66,6 +71,7 @@ class Supervisor:
         self.segment = segment
         self.counters = Counters(segment.block(segment.layout.launcher_offset), LAUNCHER)
         self._block = segment.block(segment.layout.launcher_offset)
+        self._kill_after_s = config.chaos.kill_worker_after_s
         historian = Child(Role("historian", 0, segment, config), None)
         persister = Child(Role("persister", 0, segment, config), None)
         workers = [Child(Role("worker", index, segment, config), core) for index, core in enumerate(cores)]
@@ -73,14 +79,9 @@ class Supervisor:
         self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup = wakeup
         self._stop_signal = 0
-        self._stop_count = 0
+        self._clean = True
 
     # Called by the launcher
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a signal asked the engine to stop."""
-        return self._stop_signal != 0
 
     def install_signals(self) -> None:
         """Let SIGINT and SIGTERM end the loop; a second one ends the process at once, exit code 1."""
@@ -93,31 +94,45 @@ class Supervisor:
         for child in self.children:
             self._fork(child)
 
-    def wait_live(self, timeout_s: float) -> bool:
-        """Supervise until all workers are live; return False if the time ran out or a signal came."""
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s and not self._stop_signal:
-            if all(int(c.role.block[lay.B_ROLE_STATE]) == lay.ROLE_LIVE for c in self._workers()):
-                return True
-            self.round(0.05)
-        return False
+    def run(
+        self,
+        duration_s: float | None,
+        on_live: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Supervise until a signal comes, the time is over or a check fails.
 
-    def run(self, duration_s: float | None) -> None:
-        """Supervise until a signal comes or the time is over."""
+        Args:
+            duration_s: Seconds after all workers are live; None: until a signal.
+            on_live: Called once, when all workers are live.
+            check: Called every round; an error that it raises ends the engine, in order.
+        """
         began_s = time.monotonic()
-        kill_after_s = self.config.chaos.kill_worker_after_s
+        live_s: float | None = None
+        warned = False
         status_s = began_s + _STATUS_S
-        while not self._stop_signal and (duration_s is None or time.monotonic() - began_s < duration_s):
-            self.round(_ROUND_S)
+        while not self._stop_signal:
+            self.round(_ROUND_BEFORE_LIVE_S if live_s is None else _ROUND_S)
             now_s = time.monotonic()
-            if kill_after_s and now_s - began_s >= kill_after_s:
-                kill_after_s = 0.0
-                victim = self._workers()[0]
-                _log.warning("chaos kills a worker pid=%d", victim.pid)
-                os.kill(victim.pid, signal.SIGKILL)
+            if live_s is None and self._all_live():
+                live_s = now_s
+                on_live()
+            elif live_s is None and not warned and now_s - began_s >= _LIVE_S:
+                warned = True
+                _log.warning("not all workers are live after %.0f s; the engine goes on and keeps trying", _LIVE_S)
+            if live_s is not None:
+                self._make_chaos(now_s - live_s)
+                if duration_s is not None and now_s - live_s >= duration_s:
+                    return
             if now_s >= status_s:
                 status_s += _STATUS_S
                 self._say_status()
+            try:
+                check()
+            except KlshmError as error:
+                _log.error("stopping: %s", error)
+                self._clean = False
+                return
 
     def round(self, wait_s: float) -> None:
         """Look after the children once, waiting at most so long for something to happen."""
@@ -139,24 +154,34 @@ class Supervisor:
         """Stop the roles in order: intake, then what feeds the disk, then the disk.
 
         Returns:
-            Whether every role ended by itself.
+            Whether nothing failed: no check, and every role ended by itself and without an error.
         """
         self.segment.words[lay.H_STATE] = lay.STATE_DRAINING
-        clean = self._stop_all([child for child in self.children if child.role.kind != "persister"])
-        clean = self._stop_all([child for child in self.children if child.role.kind == "persister"]) and clean
-        return clean
+        self._stop_all([child for child in self.children if child.role.kind != "persister"])
+        self._stop_all([child for child in self.children if child.role.kind == "persister"])
+        return self._clean
 
     # Inside
 
     def _workers(self) -> list[Child]:
         return [child for child in self.children if child.role.kind == "worker"]
 
+    def _all_live(self) -> bool:
+        return all(int(child.role.block[lay.B_ROLE_STATE]) == lay.ROLE_LIVE for child in self._workers())
+
+    def _make_chaos(self, live_s: float) -> None:
+        victim = self._workers()[0]
+        if 0 < self._kill_after_s <= live_s and victim.pid:
+            self._kill_after_s = 0.0
+            _log.warning("chaos kills a worker pid=%d", victim.pid)
+            os.kill(victim.pid, signal.SIGKILL)
+
     def _on_signal(self, number: int, frame: object) -> None:
-        self._stop_count += 1
-        if self._stop_count > 1:
+        if self._stop_signal:
             for child in self.children:
                 if child.pid:
-                    os.kill(child.pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # reaped just now
+                        os.kill(child.pid, signal.SIGKILL)
             self.segment.words[lay.H_STATE] = lay.STATE_CLOSED
             self.segment.unlink()
             os._exit(1)
@@ -164,10 +189,26 @@ class Supervisor:
         _log.info("stopping signal=%s; a second one ends at once", signal.Signals(number).name)
 
     def _fork(self, child: Child) -> None:
-        child.pid = fork_role(child.role, child.core)
+        try:
+            child.pid = fork_role(child.role, child.core)
+        except OSError as error:
+            self._plan_restart(child)
+            _log.error(
+                "no process for a role role=%s reason=%r again_in_s=%.1f",
+                *(child.role.name, error.strerror, child.start_at_s - time.monotonic()),
+            )
+            return
         child.descriptor = os.pidfd_open(child.pid)
         child.began_s = time.monotonic()
         child.killed = False
+
+    def _plan_restart(self, child: Child) -> None:
+        """The first restart is at once, each further one later, until the role has been stable."""
+        now_s = time.monotonic()
+        if now_s - child.began_s >= _STABLE_S:
+            child.backoff_s = 0.0
+        child.start_at_s = now_s + child.backoff_s
+        child.backoff_s = min(max(_FIRST_BACKOFF_S, child.backoff_s * 2), _LONGEST_BACKOFF_S)
 
     def _wait(self, wait_s: float) -> None:
         poll = select.poll()
@@ -187,19 +228,18 @@ class Supervisor:
         if pid == 0:
             return False
         os.close(child.descriptor)
-        now_s = time.monotonic()
-        if now_s - child.began_s >= _STABLE_S:
-            child.backoff_s = 0.0
-        child.start_at_s = now_s + child.backoff_s
-        state = int(self.segment.words[lay.H_STATE])
-        if state != lay.STATE_DRAINING:
+        if int(self.segment.words[lay.H_STATE]) == lay.STATE_DRAINING:
+            if status != 0:
+                self._clean = False
+                _log.error("role ended badly role=%s status=%s", child.role.name, _ending(status))
+        else:
+            self._plan_restart(child)
             child.restarts += 1
             self.counters.add("restarts_total")
             _log.error(
                 "role ended role=%s pid=%d status=%s restart_in_s=%.1f",
-                *(child.role.name, child.pid, _ending(status), child.backoff_s),
+                *(child.role.name, child.pid, _ending(status), child.start_at_s - time.monotonic()),
             )
-        child.backoff_s = min(max(_FIRST_BACKOFF_S, child.backoff_s * 2), _LONGEST_BACKOFF_S)
         child.pid, child.descriptor = 0, -1
         return True
 
@@ -215,23 +255,27 @@ class Supervisor:
             child.killed = True
             os.kill(child.pid, signal.SIGKILL)
 
-    def _stop_all(self, children: list[Child]) -> bool:
+    def _stop_all(self, children: list[Child]) -> None:
         for child in children:
             if child.pid:
                 os.kill(child.pid, signal.SIGTERM)
         deadline_s = time.monotonic() + max(_STOP_S[child.role.kind] for child in children)
-        clean = True
+        killed = False
         while sum(self._reap(child) for child in children) < len(children):
-            if time.monotonic() >= deadline_s:
-                for child in children:
-                    if child.pid:
-                        _log.error("role did not stop in time and is killed role=%s", child.role.name)
-                        os.kill(child.pid, signal.SIGKILL)
-                clean = False
-                deadline_s = time.monotonic() + _REAP_S
+            late = [child for child in children if child.pid] if time.monotonic() >= deadline_s else []
+            for child in late:
+                self._clean = False
+                if killed:
+                    _log.error("role cannot be killed and is left behind role=%s pid=%d", child.role.name, child.pid)
+                else:
+                    _log.error("role did not stop in time and is killed role=%s", child.role.name)
+                    os.kill(child.pid, signal.SIGKILL)
+            if late and killed:
+                return
+            if late:
+                killed, deadline_s = True, time.monotonic() + _REAP_S
             self._block[lay.B_HEARTBEAT_NS] = time.monotonic_ns()
             self._wait(0.05)
-        return clean
 
     def _say_status(self) -> None:
         from klshm.run.status import status_line
@@ -242,5 +286,6 @@ class Supervisor:
 
 def _ending(status: int) -> str:
     if os.WIFSIGNALED(status):
-        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+        number = os.WTERMSIG(status)
+        return f"signal {number} ({signal.strsignal(number)})"
     return f"exit {os.WEXITSTATUS(status)}"
