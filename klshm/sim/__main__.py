@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_instant,
         default=None,
         metavar="TIME",
-        help="first instant, ISO-8601 UTC or ms (default: now)",
+        help="first instant, ISO-8601 UTC or ms (default: now; with --faults standard 100 s before a Monday 00:00)",
     )
     add(
         "--boundary-effect", action=argparse.BooleanOptionalAction, default=True, help="aggTrades may cross minute ends"
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds before the first record (default %(default)s)",
     )
-    add("--faults", default="", metavar="SPEC", help="a schedule of faults: standard")
+    add("--faults", default="", metavar="SPEC", help="a schedule of faults: standard, or a JSON array")
     add(
         "--time-factor",
         type=float,

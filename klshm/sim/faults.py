@@ -19,10 +19,20 @@ Every fault takes `seconds` where it lasts. The registry (names and parameters):
     clear       end everything that lasts
 
 A schedule is a name or a JSON array of such objects, each with `at_s`, the seconds after the start.
-The schedule `standard`, in seconds after the start (a close within 5 s of a minute end is moved by 20 s): 40 close all;
-70 freeze 10 s; 100 duplicates (10 %) 20 s; 130 reorder by 400 ms for 20 s; 160 x:true 3 s late for 70 s; 240 x:true
-missing for 70 s; 320 aggTrade mute 30 s; 380 a listing, trading after 20 s; 460 a delisting after 15 s; 520 three
-answers of 429.
+The schedule `standard` is made for a start 100 s before a Monday 00:00 UTC, where the simulator starts when it is
+given that schedule and no other time; minutes then end at 40, 100 (with every other interval), 160 and 220 s:
+
+    15   duplicates (10 %) for 25 s
+    60   all connections close, in the middle of a minute
+    70   freeze for 10 s
+    85   kline frames 400 ms behind their aggTrades for 30 s
+    95   final kline frames 3 s late for 20 s: those of the week's last minute
+    120  a listing, trading after 15 s
+    125  aggTrade mute for 30 s
+    150  final kline frames missing for 30 s: those of the minute that the mute fell into
+    180  a delisting after 15 s
+
+A close within 5 s of a minute end (with another start) is moved by 20 s.
 """
 
 from __future__ import annotations
@@ -36,27 +46,28 @@ import numpy as np
 import orjson
 
 from .events import AggEvent, ContractEvent, Event, KlineEvent, RawEvent
-from .intervals import MINUTE_MS
+from .intervals import MINUTE_MS, next_open_ms, open_ms
 
 
-__all__ = ["SCHEDULES", "Faults", "UnknownFault", "kind_of"]
+__all__ = ["SCHEDULES", "Faults", "UnknownFault", "kind_of", "schedule_start_ms"]
 
 Parameters = dict[str, Any]
 
 SCHEDULES: dict[str, list[tuple[float, Parameters]]] = {
     "standard": [
-        (40, {"name": "close"}),
+        (15, {"name": "duplicate", "probability": 0.1, "seconds": 25}),
+        (60, {"name": "close"}),
         (70, {"name": "freeze", "seconds": 10}),
-        (100, {"name": "duplicate", "probability": 0.1, "seconds": 20}),
-        (130, {"name": "reorder", "delay_ms": 400, "seconds": 20}),
-        (160, {"name": "delay_x", "delay_ms": 3000, "seconds": 70}),
-        (240, {"name": "delay_x", "probability": 1.0, "seconds": 70}),
-        (320, {"name": "mute", "stream": "aggTrade", "seconds": 30}),
-        (380, {"name": "list_symbol", "symbol": "NEWUSDT", "delay_s": 20}),
-        (460, {"name": "delist_symbol", "delay_s": 15}),
-        (520, {"name": "http_status", "status": 429, "count": 3}),
+        (85, {"name": "reorder", "delay_ms": 400, "seconds": 30}),
+        (95, {"name": "delay_x", "delay_ms": 3000, "seconds": 20}),
+        (120, {"name": "list_symbol", "symbol": "NEWUSDT", "delay_s": 15}),
+        (125, {"name": "mute", "stream": "aggTrade", "seconds": 30}),
+        (150, {"name": "delay_x", "probability": 1.0, "seconds": 30}),
+        (180, {"name": "delist_symbol", "delay_s": 15}),
     ]
 }
+
+_STANDARD_LEAD_MS = 100_000
 
 
 class UnknownFault(ValueError):
@@ -80,6 +91,14 @@ def _parse(schedule: str) -> list[tuple[float, Parameters]]:
         if parameters.get("name") not in Faults.NAMES:
             raise UnknownFault(f"found fault {parameters.get('name')!r}, expected one of {', '.join(Faults.NAMES)}")
     return planned
+
+
+def schedule_start_ms(schedule: str, now_ms: int) -> int | None:
+    """Return when a simulator with this schedule starts if it is not told: None for now.
+
+    `standard` starts 100 s before the next Monday 00:00 UTC.
+    """
+    return next_open_ms("1w", open_ms("1w", now_ms)) - _STANDARD_LEAD_MS if schedule == "standard" else None
 
 
 def kind_of(event: Event) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from .clock import SimClock
 from .events import RawEvent
-from .faults import Faults, Parameters, UnknownFault
+from .faults import Faults, Parameters, UnknownFault, schedule_start_ms
 from .hub import Hub
 from .intervals import INTERVALS
 from .market import Market, MarketOptions
@@ -61,6 +62,8 @@ class Simulator:
         start_ms = settings.start_ms
         if recordings:
             start_ms = min(recording.first_ms for recording in recordings) - int(settings.replay_lead_s * 1000)
+        elif start_ms is None:
+            start_ms = schedule_start_ms(settings.faults, time.time_ns() // 1_000_000)
         self.clock = SimClock(start_ms)
         start_ms = self.clock.start_ms
         specs = _specs(settings, start_ms, recordings)
