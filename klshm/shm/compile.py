@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 
-__all__ = ["COMPILED", "cache_directory", "kernel"]
+__all__ = ["COMPILED", "cache_directory", "kernel", "kernel_sources"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +38,24 @@ def cache_directory() -> Path | None:
         directory; None if none can be made private to this user.
     """
     digest = hashlib.sha256()
-    for package in ("shm", "core"):
-        for source in sorted((_PACKAGE / package).glob("*.py")):
-            digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    for source in kernel_sources():
+        digest.update(str(source.relative_to(_PACKAGE)).encode() + b"\0" + source.read_bytes())
     for name in ("numba", "llvmlite", "numpy"):
         digest.update(f"{name}={metadata.version(name)}".encode())
     digest.update(sys.version.encode())
-    places = [os.environ.get("KLSHM_CACHE"), os.environ.get("XDG_CACHE_HOME"), str(Path.home() / ".cache"), "data"]
-    for place in places:
+    for place in (os.environ.get("KLSHM_CACHE"), os.environ.get("XDG_CACHE_HOME"), "~/.cache", "data"):
         if place:
-            directory = Path(place).expanduser() / "klshm" / "kernels" / digest.hexdigest()[:32]
-            if _is_private(directory):
+            # Not Path.expanduser: it raises where a user has no home, as in some containers.
+            directory = Path(os.path.expanduser(place), "klshm", "kernels", digest.hexdigest()[:32])
+            if directory.parts[0] != "~" and _is_private(directory):
                 return directory
     return None
+
+
+def kernel_sources() -> list[Path]:
+    """Return every source whose change may change compiled code, sorted."""
+    packages = (_PACKAGE / name for name in ("shm", "core"))
+    return sorted(source for package in packages for source in package.rglob("*.py"))
 
 
 def _is_private(directory: Path) -> bool:
@@ -79,7 +84,7 @@ _CACHE: Final = _prepare()
 import numba  # noqa: E402 - after the cache directory is set
 
 
-COMPILED: Final[bool] = not numba.config.DISABLE_JIT
+COMPILED: Final = not getattr(numba.config, "DISABLE_JIT", 0)
 """Whether kernels run as machine code; False under `NUMBA_DISABLE_JIT=1`."""
 
 
