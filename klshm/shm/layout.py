@@ -108,12 +108,12 @@ H_SWAP_INTERVAL_MS: Final = 16
 H_INTERVAL_CODE: Final = 32  # MAX_INTERVALS words
 H_HISTORY_ROWS: Final = 48  # MAX_INTERVALS words
 
+# A bar is closed as well: `STATE_CLOSED`, among the states of a record below, has the same number.
 STATE_STARTING: Final = 0
 STATE_SERVING: Final = 1
-STATE_DRAINING: Final = 2
-STATE_CLOSED: Final = 3
+STATE_DRAINING: Final = 3
 STATE_SUPERSEDED: Final = 4
-SEGMENT_STATE_NAMES: Final = ("starting", "serving", "draining", "closed", "superseded")
+SEGMENT_STATE_NAMES: Final = ("starting", "serving", "closed", "draining", "superseded")
 
 # ---------------------------------------------------------------------------------------
 # Words of a role block, relative to the block
@@ -466,9 +466,21 @@ class Layout:
             historian_log_rows=int(words[H_HISTORIAN_LOG_ROWS]),
             swap_interval_ms=int(words[H_SWAP_INTERVAL_MS]),
         )
+        if not layout._is_possible():
+            raise SegmentDamaged(f"{path} has a header with impossible sizes: {layout}; restart the engine")
         if layout.total_bytes != int(words[H_TOTAL_BYTES]):
             raise SegmentDamaged(
                 f"{path} says it has {int(words[H_TOTAL_BYTES])} bytes, its sizes add up to "
                 f"{layout.total_bytes}; restart the engine"
             )
         return layout
+
+    def _is_possible(self) -> bool:
+        rings = (self.log_rows, self.inbox_rows, self.historian_log_rows)
+        return (
+            min(self.max_symbols, self.slots, *self.history_rows, *rings) > 0
+            and 0 < self.workers <= MAX_WORKERS
+            and all(rows & (rows - 1) == 0 for rows in rings)
+            and min(self.interval_codes) >= 0
+            and max(self.interval_codes) < INTERVAL_COMMAND
+        )
