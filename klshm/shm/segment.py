@@ -124,10 +124,12 @@ class Segment:
         return self.region(self.layout.config_offset, lay.CONFIG_BYTES).tobytes()[:length]
 
     def is_locked(self) -> bool:
-        """Return whether any process of the engine that made this segment is alive."""
-        with open(self.path, "rb") as probe:
-            if os.fstat(probe.fileno()).st_ino != self.inode:
-                return False
+        """Return whether any process of the engine that made this segment is alive.
+
+        True as well for a segment that was unlinked or replaced while its engine lives on.
+        """
+        # A description of its own, of this very file: the name may be gone or belong to another by now.
+        with open(f"/proc/self/fd/{self._descriptor}", "rb") as probe:
             try:
                 fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -143,7 +145,7 @@ class Segment:
             return  # already gone: what was wanted
 
     def close(self) -> None:
-        """Unmap the segment and close its descriptor.
+        """Unmap the segment and close its descriptor; may be repeated.
 
         Raises:
             SegmentError: If an array that looks into the segment is still alive.
@@ -153,7 +155,9 @@ class Segment:
             self._map.close()
         except BufferError as error:
             raise SegmentError("a view into the segment is still in use; keep copies, not views") from error
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def create_segment(
@@ -183,23 +187,18 @@ def create_segment(
             "shorten the symbol lists"
         )
     temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
     try:
+        temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SegmentError(
             f"cannot create {temporary}: {error.strerror}; is {temporary.parent} a tmpfs that you may write to?"
         ) from error
+    segment = None
     try:
         _allocate(descriptor, layout.total_bytes, temporary.parent)
         segment = Segment(final, descriptor, layout, writable=True)
-        layout.write_header(segment.words)
-        segment.words[lay.H_UUID : lay.H_UUID + 2] = np.frombuffer(secrets.token_bytes(16), dtype=np.int64)
-        segment.words[lay.H_CREATED_MS] = time.time_ns() // 1_000_000
-        padded = config_json + bytes(-len(config_json) % 8)
-        start = layout.config_offset // 8
-        segment.words[start : start + len(padded) // 8] = np.frombuffer(padded, dtype=np.int64)
-        segment.words[lay.H_CONFIG_BYTES] = len(config_json)
+        _fill(segment, config_json)
         _own(temporary, mode, group)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         segment.words[lay.H_VERSION] = lay.VERSION  # last: from here on readers may use it
@@ -210,7 +209,11 @@ def create_segment(
                 f"{final} exists already; stop that engine or choose another --instance"
             ) from None
     except BaseException:
-        os.close(descriptor)
+        # The map as well: it keeps the memory, and through a descriptor of its own the lock.
+        if segment is None:
+            os.close(descriptor)
+        else:
+            segment.close()
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -241,6 +244,8 @@ def open_segment(instance: str, *, writable: bool = False) -> Segment:
         raise SegmentError(
             f"may not open {path}: {error.strerror}; read as the engine's user, or set segment.mode and segment.group"
         ) from error
+    except OSError as error:
+        raise SegmentError(f"cannot open {path}: {error.strerror}; remove it and start the engine") from error
     try:
         size = os.fstat(descriptor).st_size
         if size < lay.HEADER_BYTES:
@@ -268,6 +273,16 @@ def sweep_temporary_segments(instance: str) -> list[Path]:
     for path in leftovers:
         path.unlink(missing_ok=True)
     return leftovers
+
+
+def _fill(segment: Segment, config_json: bytes) -> None:
+    words, start = segment.words, segment.layout.config_offset // 8
+    segment.layout.write_header(words)
+    words[lay.H_UUID : lay.H_UUID + 2] = np.frombuffer(secrets.token_bytes(16), dtype=np.int64)
+    words[lay.H_CREATED_MS] = time.time_ns() // 1_000_000
+    padded = config_json + bytes(-len(config_json) % 8)
+    words[start : start + len(padded) // 8] = np.frombuffer(padded, dtype=np.int64)
+    words[lay.H_CONFIG_BYTES] = len(config_json)
 
 
 def _allocate(descriptor: int, size_bytes: int, directory: Path) -> None:
