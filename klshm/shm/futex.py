@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import platform
+import time
 from typing import Any, Final
 
 import numpy as np
@@ -84,8 +85,7 @@ def wait(words: Words, index: int, seen: int, timeout_s: float) -> bool:
     """
     if int(words[index]) != seen:
         return True
-    whole = int(timeout_s)
-    limit = _Timespec(whole, int((timeout_s - whole) * 1e9))
+    limit = _Timespec(*divmod(max(0, int(timeout_s * 1e9)), 1_000_000_000))
     result = _syscall(
         ctypes.c_long(_SYS_FUTEX),
         ctypes.c_void_p(_address(words, index)),
@@ -114,8 +114,6 @@ def wait_any(words: Words, indices: list[int], seen: list[int], timeout_s: float
     """
     if any(int(words[index]) != value for index, value in zip(indices, seen, strict=True)):
         return True
-    import time
-
     deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
     waiters = (_Waiter * len(indices))(
         *(
@@ -134,8 +132,9 @@ def wait_any(words: Words, indices: list[int], seen: list[int], timeout_s: float
             ctypes.c_int(_CLOCK_MONOTONIC),
         )
         error = ctypes.get_errno() if result == -1 else 0
-        if error != errno.ENOSYS:
+        if error in (0, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
             return error != errno.ETIMEDOUT
+        # ENOSYS from a kernel that has no such call, EPERM from a container that forbids it.
     while time.monotonic_ns() < deadline_ns:
         os.sched_yield()
         if any(int(words[index]) != value for index, value in zip(indices, seen, strict=True)):
