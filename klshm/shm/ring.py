@@ -21,7 +21,7 @@ from klshm.shm.compile import kernel
 from klshm.shm.layout import ROW_WORDS
 
 
-__all__ = ["RingProducer", "adopt_entries", "write_entry"]
+__all__ = ["RingProducer", "adopt_entries", "load_word", "publish_tail", "write_entry"]
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -111,7 +111,8 @@ class RingProducer:
         Args:
             rows: Shape (n,), dtype KLINE; n at most `room()`.
         """
-        image = np.ascontiguousarray(rows).view(np.int64).reshape(-1)
+        # Writable too, which the kernel's signature asks for: rows may look into somebody's bytes.
+        image = np.require(rows, requirements=("C", "W")).view(np.int64).reshape(-1)
         for index in range(len(rows)):
             write_entry(self._words, self._ring, self.capacity, self.position, image, index * ROW_WORDS)
             self.position += 1

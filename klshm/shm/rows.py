@@ -16,7 +16,7 @@ from klshm.shm.compile import kernel
 from klshm.shm.layout import ROW_WORDS, W_OPEN_TIME
 
 
-__all__ = ["copy_row", "history_index", "read_row", "write_row"]
+__all__ = ["copy_row", "history_index", "read_row", "row_is", "write_row"]
 
 
 @kernel("int64(int64[::1], int64, int64[::1], int64)")
