@@ -7,7 +7,7 @@ machine store, and x86-64 keeps the order of stores and of loads.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,17 @@ __all__ = [
 ]
 
 
-if COMPILED:
+if TYPE_CHECKING:
+    bits_of_float: Any
+    fence_acquire: Any
+    fence_release: Any
+    float_of_bits: Any
+    load_acquire: Any
+    load_relaxed: Any
+    store_relaxed: Any
+    store_release: Any
+
+elif COMPILED:
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
@@ -69,7 +79,7 @@ if COMPILED:
 
         return intrinsic(typer)
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def bits_of_float(typing_context: Any, value: Any) -> Any:
         """Return the word that holds a float64."""
 
@@ -78,7 +88,7 @@ if COMPILED:
 
         return types.int64(types.float64), generate
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def float_of_bits(typing_context: Any, word: Any) -> Any:
         """Return the float64 that a word holds."""
 

@@ -30,7 +30,7 @@ POWERS: Final = np.array([10**n for n in range(19)], dtype=np.int64)
 def split(value: float, scale: int) -> int:
     """Return a count of 1/scale near `value`, the same for the same arguments everywhere."""
     whole = np.floor(value)
-    return np.int64(whole) * np.int64(scale) + np.int64(np.rint((value - whole) * np.float64(scale)))
+    return int(np.int64(whole) * np.int64(scale) + np.int64(np.rint((value - whole) * np.float64(scale))))
 
 
 @kernel("float64(int64, int64)")
@@ -66,4 +66,5 @@ def nearest(units: int, scale: int) -> float:
 @kernel("int64(int64, float64, int64)")
 def residual(units: int, value: float, scale: int) -> int:
     """Return what `split` misses: units - split(value, scale)."""
-    return units - split(value, scale)
+    missed: int = units - split(value, scale)
+    return missed

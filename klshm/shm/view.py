@@ -79,7 +79,7 @@ class PartitionView:
         self._shape = (layout.slots, layout.intervals)
         rows = layout.slots * layout.intervals
         self._live = segment.region(layout.live_offset(worker), rows * ROW_BYTES)
-        self._live_words = memoryview(self._live)
+        self._live_words = memoryview(self._live.data)
         self._live_bytes = self._live_words.cast("B")
         self._halves = [segment.region(layout.half_offset(worker, half), rows * ROW_BYTES) for half in (0, 1)]
         self._history = segment.region(
@@ -174,7 +174,8 @@ class PartitionView:
             copied = self._history[indices]
             if np.array_equal(before, self._history[indices, 0]) and not np.any(before & 1):
                 present = (copied[:, lay.W_OPEN_TIME] == wanted) & (before > 0)
-                return copied[present].view(KLINE).reshape(-1)
+                rows_there: Rows = copied[present].view(KLINE).reshape(-1)
+                return rows_there
             if attempt % 8 == 7:
                 os.sched_yield()
         raise RowBusy(f"history of slot {local_slot} was rewritten over {_HISTORY_TRIES} looks; try again")
