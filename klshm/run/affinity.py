@@ -37,7 +37,7 @@ def plan(setting: str, workers: int, allowed: list[int] | None = None) -> list[i
                 "workers share cores workers=%d cores=%d; pinning still keeps each on one, latency suffers",
                 *(workers, len(cores)),
             )
-        elif len(chosen) > workers:
+        else:
             chosen = chosen[1:]  # leave the first core to everything else
         return [chosen[index % len(chosen)] for index in range(workers)]
     named = [int(part) for part in setting.split(",")]
