@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from klshm.commands.options import names, time_ms
 from klshm.commands.output import instant, print_json, print_line, print_table
 from klshm.errors import KlshmError
 from klshm.read import Bar, attach
@@ -42,10 +42,10 @@ def add(nouns: Any) -> None:
     closed = nouns.add_parser("closed", help="every bar as it closes, until interrupted")
     closed.add_argument("--when", choices=MOMENTS, default="settle", help="the moment (default settle)")
     closed.add_argument(
-        "--since", type=_time_ms, metavar="TIME", help="first replay what ended after this: UTC ms or ISO 8601"
+        "--since", type=time_ms, metavar="TIME", help="first replay what ended after this: UTC ms or ISO 8601"
     )
-    closed.add_argument("--symbols", type=_names, metavar="A,B", help="only these")
-    closed.add_argument("--intervals", type=_names, metavar="1m,5m", help="only these")
+    closed.add_argument("--symbols", type=names, metavar="A,B", help="only these")
+    closed.add_argument("--intervals", type=names, metavar="1m,5m", help="only these")
     closed.add_argument("--revisions", action="store_true", help="later changes of a bar too")
     closed.add_argument("--count", type=_count, metavar="N", help="end after so many bars")
     closed.add_argument("--timeout", type=float, metavar="S", help="exit code 5 after so many seconds without a bar")
@@ -137,16 +137,4 @@ def _count(text: str) -> int:
     return count
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _time_ms(text: str) -> int:
-    if text.isdigit():
-        return int(text)
-    moment = datetime.fromisoformat(text)
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
 _count.__name__ = "count"
-_time_ms.__name__ = "time"
