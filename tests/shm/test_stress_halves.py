@@ -172,6 +172,5 @@ def test_the_readable_half_is_whole_after_every_kill(big: Segment) -> None:
 
 def test_a_successor_that_does_not_count_all_rows_as_changed_is_seen_to_lose_rows(big: Segment) -> None:
     assert any(
-        found["left"] + found["made"]
-        for found in (kill_in_a_loop(big, seed, guarded=False) for seed in range(TRIES))
+        found["left"] + found["made"] for found in (kill_in_a_loop(big, seed, guarded=False) for seed in range(TRIES))
     )
