@@ -18,6 +18,7 @@ from klshm import __version__, logs
 from klshm.config import Config, settings
 from klshm.config.keys import keys
 from klshm.errors import KlshmError
+from klshm.exchange.proxy import proxy_for
 from klshm.run.affinity import plan
 from klshm.run.early_stop import EarlyStop, StoppedEarly
 from klshm.run.lock import InstanceLock, data_directory
@@ -72,6 +73,8 @@ def resolve(options: argparse.Namespace) -> Config:
         overrides.append("historian.concurrency=0")
     path = options.config or (_DEMO_FILE if options.demo else None)
     config = settings.load(path, overrides, write_default=not options.demo)
+    for url in (config.exchange.rest_url, config.exchange.ws_url):
+        proxy_for(url, config.exchange.proxy)  # the environment's too: a role could only fail at it
     if options.instance is not None:
         config = dataclasses.replace(config, instance=check_instance_name(options.instance))
     return config
@@ -144,7 +147,6 @@ def _serve(
     """Create the segment, run the engine in it, and remove it; return whether nothing failed."""
     from klshm.run.kernels import load_kernels
 
-    cores = plan(config.run.affinity, config.run.workers)
     segment = create_segment(
         config.instance,
         layout_of(config),
@@ -155,6 +157,7 @@ def _serve(
     early.abandon = segment.unlink
     try:
         _begin(segment)
+        cores = plan(config.run.affinity, config.run.workers)
         with early.deferred() as between:
             seconds = load_kernels(between)
         _log.info("kernels loaded seconds=%.1f", seconds)

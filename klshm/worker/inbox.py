@@ -21,6 +21,8 @@ __all__ = ["Inbox"]
 Events = np.ndarray[Any, Any]
 
 ROWS_PER_TURN: Final = 256
+_CARRIED: Final = (lay.SYMBOL_TRADING, lay.SYMBOL_HALTED)
+"""A halted symbol keeps its bars and its streams: it may trade again at any moment."""
 
 
 class Inbox:
@@ -54,11 +56,13 @@ class Inbox:
 
     def known_symbols(self) -> Events:
         """Return events that add every symbol the table gives to this worker (at start)."""
-        events = []
-        for slot, row in enumerate(self._symbols.rows()):
-            if row["worker"] == self._worker and row["status"] == lay.SYMBOL_TRADING:
-                events.append(self._add(slot, row))
-        return _as_events(events)
+        rows = self._symbols.rows()
+        return _as_events([self._add(slot, rows[slot]) for slot in np.flatnonzero(self._mine(rows)).tolist()])
+
+    def is_idle(self) -> bool:
+        """Return whether the table gives this worker no symbol, once it gives any at all."""
+        rows = self._symbols.rows()
+        return len(rows) > 0 and not self._mine(rows).any()
 
     def take(self) -> Events:
         """Return the next events; call `done` once they have been applied."""
@@ -82,9 +86,12 @@ class Inbox:
         """Say that everything taken has taken effect: the historian may reuse its room."""
         self._cursor[0] = self._ring.cursor
 
+    def _mine(self, rows: Events) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return (rows["worker"] == self._worker) & np.isin(rows["status"], _CARRIED)
+
     def _command(self, slot: int, row: Any, known: Any) -> list[Events]:
         kind, local = int(row["state"]), int(known["local_slot"])
-        if kind == lay.COMMAND_ADD and known["status"] == lay.SYMBOL_TRADING:
+        if kind == lay.COMMAND_ADD and known["status"] in _CARRIED:
             return [self._add(slot, known)]
         if kind == lay.COMMAND_REMOVE:
             self._on_remove(local)

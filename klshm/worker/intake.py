@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _STREAMS_PER_CONNECTION: Final = 1024
 _STREAMS_PER_SYMBOL: Final = 2
 _SYMBOLS_PER_CONNECTION: Final = _STREAMS_PER_CONNECTION // _STREAMS_PER_SYMBOL
+_UNDECODABLE: Final = (ValueError, OverflowError, RecursionError)
+"""What hostile frames make of a decoder: text that is no UTF-8, integers beyond 64 bits, bottomless nesting."""
 _LOWER: Final = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
 
@@ -195,7 +197,7 @@ class Intake:
             link.last_frame_ns = time.monotonic_ns()
             try:
                 decode(payload, batch)
-            except BadMessage as error:
+            except (BadMessage, *_UNDECODABLE) as error:
                 self.decode_errors += 1
                 _log.warning("frame refused worker=%s error=%s", self._name, error)
             on_events()

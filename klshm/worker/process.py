@@ -214,7 +214,7 @@ class Worker:
         self.counters.set("lag_p50_us", self.lag.p50_us())
         self.counters.set("lag_p99_us", self.lag.p99_us())
         self.intake.publish_counters()
-        if self.intake.live and int(self.role.block[lay.B_ROLE_STATE]) == lay.ROLE_CONNECTING:
+        if int(self.role.block[lay.B_ROLE_STATE]) == lay.ROLE_CONNECTING and self._is_live():
             self.role.enter(lay.ROLE_LIVE)
         silent = set(self.intake.silent_links(_SILENT_S))
         for number in silent - self._warned_silent:
@@ -225,6 +225,10 @@ class Worker:
             _log.error("stream silent worker=%d: %s", self.role.index, text)
             self.role.report_error(text)
         self._warned_silent = silent
+
+    def _is_live(self) -> bool:
+        """Return whether every connection has shown a frame; with more workers than symbols some have none."""
+        return self.intake.live or (self.intake.symbols == 0 and self.inbox.is_idle())
 
     async def _keep_minutes(self) -> None:
         """Tick and settle on the exchange's clock."""
@@ -256,7 +260,8 @@ class Worker:
         self._turns += 1
         if self._turns % _SPIN_HEARTBEAT == 0:
             self.role.heartbeat()
-        self._loop.call_soon(self._spin)
+        if int(self.role.block[lay.B_ROLE_STATE]) < lay.ROLE_DRAINING:
+            self._loop.call_soon(self._spin)
 
     def _add_known_symbols(self) -> None:
         events = self.inbox.known_symbols()
