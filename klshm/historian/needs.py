@@ -1,10 +1,15 @@
 """What the workers want repaired: read from their needs tables, answered through their inboxes.
 
 A need is a state, not a message: the worker rewrites its row until it is content, so nothing is
-lost by a crash on either side. Minutes are asked for once they are due, as BARS section 6 has it:
-5 s after their end where something is known to be missing, 10 s where only the confirmation has
-not come. Minutes that merely seem empty wait a quarter of an hour for company: 99 of them cost
-the same weight as one. What was read young is read once more when it is old enough to be final.
+lost by a crash on either side. When a minute is asked for, counted from its end (BARS section 6):
+
+    5 s    something is known to be missing, and the budget of this minute is mostly unused
+    10 s   only the confirmation has not come
+    30 s   what was read before may have moved: from now on a repeated row is the truth
+    60 s   the last word: whatever the exchange says now confirms the minute
+
+Minutes that merely seem empty are asked for at 30 s, at most for a twentieth of the budget; what
+that leaves over waits for company, a quarter of an hour at most: 99 of them cost the same as one.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from klshm.errors import ExchangeError, IpBanned
-from klshm.exchange.governor import Priority
+from klshm.exchange.governor import Governor, Priority, klines_weight
 from klshm.historian.health import Health
 from klshm.historian.inbox import Outlet
 from klshm.historian.rows import CONFIRM_AGE_MS
@@ -39,7 +44,14 @@ _log = logging.getLogger(__name__)
 _PERIOD_S: Final = 0.25
 _LOST_DELAY_MS: Final = 5_000
 _CONFIRM_DELAY_MS: Final = 10_000
-_EMPTY_DELAY_MS: Final = 15 * MINUTE_MS
+_EMPTY_DELAY_MS: Final = CONFIRM_AGE_MS
+_EMPTY_PATIENCE_MS: Final = 15 * MINUTE_MS
+_EMPTY_SHARE: Final = 0.05
+"""Share of the request weight of a minute that may go to minutes that merely seem empty."""
+_YOUNG_SHARE: Final = 0.4
+"""Share of the request weight used, above which no minute is asked for before it is likely to be final."""
+_LAST_WORD_MS: Final = 60_000
+"""Age from which the engine takes a row for the truth, whatever it held before."""
 _AGAIN_MS: Final = 5_000
 _PATIENT_TRIES: Final = 8
 _SLOWEST_MS: Final = 60_000
@@ -72,20 +84,29 @@ class Need:
             return Priority.REPAIR
         return Priority.CONFIRM if self.reason & _CONFIRM else Priority.LISTINGS
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is only about minutes that seem to hold no trades."""
+        return self.reason == lay.NEED_EMPTY
 
-def due_range(need: Need, now_ms: int) -> tuple[int, int] | None:
+
+def due_range(need: Need, now_ms: int, *, hurried: bool = True) -> tuple[int, int] | None:
     """Return the minutes of a need that may be asked for now, at most 499, oldest first.
 
     Args:
         need: What a worker wants.
         now_ms: Exchange time, UTC ms.
+        hurried: Whether weight is plentiful enough to ask for minutes that will be asked for again.
 
     Returns:
         (first, last) open times, or None if nothing is due.
     """
-    if need.reason == lay.NEED_EMPTY and now_ms < need.from_ms + MINUTE_MS + _EMPTY_DELAY_MS:
-        return None
-    delay_ms = _LOST_DELAY_MS if need.reason & _LOST else _CONFIRM_DELAY_MS
+    if need.is_empty:
+        delay_ms = _EMPTY_DELAY_MS
+    elif need.reason & _LOST:
+        delay_ms = _LOST_DELAY_MS if hurried else CONFIRM_AGE_MS
+    else:
+        delay_ms = _CONFIRM_DELAY_MS
     last_due_ms = (now_ms - delay_ms) // MINUTE_MS * MINUTE_MS - MINUTE_MS
     last_ms = min(need.to_ms, last_due_ms, need.from_ms + (PAGE_ROWS - 1) * MINUTE_MS)
     return (need.from_ms, last_ms) if last_ms >= need.from_ms else None
@@ -129,18 +150,37 @@ class _Asked:
     def begin(self, from_ms: int, last_ms: int, now_ms: int) -> None:
         """Count an attempt, and say when the next may come.
 
-        A minute read before it is old enough is read again when it is, not before: with a stream
-        down for all symbols more would exceed the budget. Asked in vain the pauses double.
+        A minute read before its last word is read again when it may have changed, not before: with a
+        stream down for all symbols more would exceed the budget. Asked in vain after that, pauses double.
         """
         self.running = True
-        final_ms = last_ms + MINUTE_MS + CONFIRM_AGE_MS
-        if now_ms < final_ms:
-            self.from_ms, self.tries, self.next_ms = from_ms, 0, max(final_ms, now_ms + _AGAIN_MS)
-            return
+        end_ms = last_ms + MINUTE_MS
+        for age_ms in (CONFIRM_AGE_MS, _LAST_WORD_MS):
+            if now_ms < end_ms + age_ms:
+                self.from_ms, self.tries, self.next_ms = from_ms, 0, max(end_ms + age_ms, now_ms + _AGAIN_MS)
+                return
         self.tries = self.tries + 1 if from_ms == self.from_ms else 1
         self.from_ms = from_ms
         pause_ms = _AGAIN_MS << max(0, min(self.tries - _PATIENT_TRIES, 4))
         self.next_ms = now_ms + min(pause_ms, _SLOWEST_MS)
+
+
+class _Allowance:
+    """How much weight of the current minute may go to minutes that merely seem empty."""
+
+    def __init__(self, governor: Governor) -> None:
+        self._governor = governor
+        self._minute = 0
+        self._spent = 0
+
+    def take(self, weight: int, now_ms: int) -> bool:
+        """Take so much of it, if there is as much."""
+        if now_ms // MINUTE_MS != self._minute:
+            self._minute, self._spent = now_ms // MINUTE_MS, 0
+        if self._spent + weight > self._governor.limit * _EMPTY_SHARE:
+            return False
+        self._spent += weight
+        return True
 
 
 class Needs:
@@ -152,6 +192,7 @@ class Needs:
         source: Fetches rows.
         inboxes: One outlet per worker.
         health: Told failures; its counters are kept.
+        governor: The budget, looked at before asking early.
         now_ms: Returns the exchange's time, UTC ms.
         concurrency: Requests under way at once, at most.
     """
@@ -163,6 +204,7 @@ class Needs:
         source: RowSource,
         inboxes: list[Outlet],
         health: Health,
+        governor: Governor,
         now_ms: Callable[[], int],
         *,
         concurrency: int,
@@ -172,6 +214,8 @@ class Needs:
         self._source = source
         self._inboxes = inboxes
         self._health = health
+        self._governor = governor
+        self._allowance = _Allowance(governor)
         self._now_ms = now_ms
         self._concurrency = concurrency
         self._asked: dict[int, _Asked] = {}
@@ -187,16 +231,21 @@ class Needs:
     def scan(self) -> None:
         """Start the requests that are due, the most urgent first."""
         now_ms = self._now_ms()
+        hurried = self._governor.used(now_ms) < self._governor.limit * _YOUNG_SHARE
         due: list[tuple[Priority, int, int, Need]] = []
         for worker, table in enumerate(self._tables):
             if self._inboxes[worker].urgent_queued > _QUEUE_ROWS:
                 continue  # it does not take what was sent already
             for need in table.read():
-                span = due_range(need, now_ms)
+                span = due_range(need, now_ms, hurried=hurried)
                 if span is not None and self._may_ask(need.slot, now_ms):
                     due.append((need.priority, *span, need))
         due.sort(key=lambda item: item[:2])
-        for _, first_ms, last_ms, need in due[: self._concurrency - len(self._running)]:
+        for _, first_ms, last_ms, need in due:
+            if len(self._running) >= self._concurrency:
+                break
+            if need.is_empty and not self._may_ask_empty(first_ms, last_ms, now_ms):
+                continue
             asked = self._asked.setdefault(need.slot, _Asked())
             asked.begin(first_ms, last_ms, now_ms)
             task = asyncio.create_task(self._answer(self._book.entries[need.slot], need, first_ms, last_ms, asked))
@@ -208,6 +257,11 @@ class Needs:
             return False
         asked = self._asked.get(slot)
         return asked is None or (not asked.running and now_ms >= asked.next_ms)
+
+    def _may_ask_empty(self, first_ms: int, last_ms: int, now_ms: int) -> bool:
+        """Return whether minutes that seem empty may be asked for now, and take the weight if so."""
+        weight = klines_weight((last_ms - first_ms) // MINUTE_MS + 1)
+        return self._allowance.take(weight, now_ms) or now_ms >= first_ms + MINUTE_MS + _EMPTY_PATIENCE_MS
 
     async def _answer(self, entry: Entry, need: Need, first_ms: int, last_ms: int, asked: _Asked) -> None:
         counter = "repair_requests_total" if need.reason & _LOST else "confirm_requests_total"

@@ -1,4 +1,4 @@
-"""The historian's process: clock, listings, backfill and repair in one event loop.
+"""The historian's process: clock, listings, backfill, repair and market watch in one event loop.
 
 Nothing that the exchange answers, or fails to, ends it. A task that stops for a reason nobody
 thought of is logged, left in the error text and started again.
@@ -26,6 +26,7 @@ from klshm.historian.needs import Needs
 from klshm.historian.source import RowSource
 from klshm.historian.symbols import SymbolBook
 from klshm.historian.timesync import ExchangeClock, TimeSync, next_second_30_ms
+from klshm.historian.watch import MarketWatch
 from klshm.role import Role
 from klshm.shm import layout as lay
 
@@ -89,7 +90,9 @@ class Historian:
         self.book = SymbolBook(segment)
         source = RowSource(self.client, self.inboxes, self.health, now_ms)
         self.backfill = Backfill(segment, config.historian, source, self.inboxes, self.log, self.health, now_ms)
-        self.needs = Needs(segment, self.book, source, self.inboxes, self.health, now_ms, concurrency=repairs)
+        self.needs = Needs(
+            segment, self.book, source, self.inboxes, self.health, self.governor, now_ms, concurrency=repairs
+        )
         self.listings = Listings(
             self.book,
             config.exchange,
@@ -98,6 +101,16 @@ class Historian:
             self.health,
             on_added=self.backfill.add,
             on_removed=self.backfill.remove,
+        )
+        self.watch = MarketWatch(
+            role,
+            segment,
+            config.exchange,
+            self.book,
+            self.inboxes,
+            self.health,
+            now_ms,
+            on_contract=self.listings.refresh,
         )
         self._measured = asyncio.Event()
 
@@ -119,6 +132,7 @@ class Historian:
             "listings": self._keep_listings,
             "backfill": self._keep_backfill,
             "needs": self._keep_needs,
+            "watch": self._keep_watch,
         }
         tasks = [asyncio.create_task(self._keep(name, part), name=f"historian {name}") for name, part in parts.items()]
         await stopped.wait()
@@ -192,6 +206,10 @@ class Historian:
     async def _keep_needs(self) -> None:
         await self._measured.wait()
         await self.needs.run()
+
+    async def _keep_watch(self) -> None:
+        await self.listings.filled.wait()
+        await self.watch.run()
 
     async def _ask_time(self) -> int:
         return await self.client.server_time(Priority.REPAIR)

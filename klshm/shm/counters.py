@@ -131,6 +131,8 @@ HISTORIAN: Final = (
     "repair_requests_total",
     "listings_total",
     "delistings_total",
+    "mutes_total",
+    "symbols_mute",
 )
 
 PERSISTER: Final = (

@@ -239,6 +239,7 @@ COMMAND_ADD: Final = 1  # slot, decimals; open_time = first minute to expect (li
 COMMAND_REMOVE: Final = 2  # slot
 COMMAND_ORIGIN: Final = 3  # slot; open_time = first minute the exchange has a row for
 COMMAND_HISTORY_DONE: Final = 4  # slot; the history asked for at start has been sent
+COMMAND_DOUBT: Final = 5  # slot; open_time = since when its streams seem mute, exchange time
 
 # ---------------------------------------------------------------------------------------
 # Rows of the symbols table and of the needs table

@@ -16,7 +16,7 @@ from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.rest import RestClient
 from klshm.historian.health import Health
 from klshm.historian.inbox import worker_inbox
-from klshm.historian.needs import Need, Needs, NeedsTable, _Asked, due_range
+from klshm.historian.needs import Need, Needs, NeedsTable, _Allowance, _Asked, due_range
 from klshm.historian.source import RowSource
 from klshm.historian.symbols import SymbolBook
 from klshm.shm import layout as lay
@@ -49,9 +49,9 @@ def write_need(made: Any, worker: int, local_slot: int, **fields: int) -> None:
         (lay.NEED_HOLE, T0, T0, T0 + M + 5_000, (T0, T0)),
         (lay.NEED_DOUBT | lay.NEED_UNCONFIRMED, T0, T0, T0 + M + 5_000, (T0, T0)),
         (lay.NEED_HISTORY, T0, T0, T0 + M + 10_000, (T0, T0)),
-        # minutes without trades wait for company
-        (lay.NEED_EMPTY, T0, T0 + 14 * M, T0 + 16 * M - 1, None),
-        (lay.NEED_EMPTY, T0, T0 + 15 * M, T0 + 16 * M, (T0, T0 + 14 * M)),
+        # minutes without trades wait until the exchange's row does not move any more
+        (lay.NEED_EMPTY, T0, T0, T0 + M + 29_999, None),
+        (lay.NEED_EMPTY, T0, T0 + M, T0 + M + 30_000, (T0, T0)),
         (lay.NEED_EMPTY | lay.NEED_UNCONFIRMED, T0, T0, T0 + M + 10_000, (T0, T0)),
         # the newest minutes are not due yet: those before them are asked for
         (lay.NEED_HOLE, T0, T0 + 5 * M, T0 + 3 * M, (T0, T0 + M)),
@@ -89,14 +89,23 @@ def test_pauses_grow_only_for_what_is_asked_in_vain() -> None:
     assert asked.next_ms == now_ms + 5000
 
 
-def test_minute_read_young_is_read_again_when_it_is_final() -> None:
+def test_minute_read_young_is_read_again_when_it_may_be_final_and_for_the_last_word() -> None:
     asked, end_ms = _Asked(), T0 + M
     asked.begin(T0, T0, end_ms + 5_000)
     assert asked.next_ms == end_ms + 30_000
     asked.begin(T0, T0, end_ms + 28_000)
     assert asked.next_ms == end_ms + 33_000
     asked.begin(T0, T0, end_ms + 33_000)
+    assert asked.next_ms == end_ms + 60_000
+    asked.begin(T0, T0, end_ms + 60_000)
     assert asked.tries == 1
+
+
+def test_without_spare_weight_nothing_is_asked_that_must_be_asked_again() -> None:
+    need = Need(1, T0, T0, lay.NEED_DOUBT)
+    assert due_range(need, T0 + M + 29_999, hurried=False) is None
+    assert due_range(need, T0 + M + 30_000, hurried=False) == (T0, T0)
+    assert due_range(Need(1, T0, T0, lay.NEED_UNCONFIRMED), T0 + M + 10_000, hurried=False) == (T0, T0)
 
 
 def test_table_shows_what_is_whole_and_makes_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +135,7 @@ class World:
         trading = [s for s in info if s["status"] == "TRADING" and s["quoteAsset"] == "USDT"]
         self.book.add([listing(s["symbol"], s["onboardDate"]) for s in trading], {})
         self.source = RowSource(client, inboxes, self.health, now_ms)
-        self.needs = Needs(made, self.book, self.source, inboxes, self.health, now_ms, concurrency=2)
+        self.needs = Needs(made, self.book, self.source, inboxes, self.health, client.governor, now_ms, concurrency=2)
         self.consumers = Consumers(made)
 
     def want(self, slot: int, from_ms: int, to_ms: int, reason: int) -> None:
@@ -237,6 +246,36 @@ def test_worker_that_takes_nothing_is_not_fed(tmp_path: Path, monkeypatch: pytes
         assert not world.needs._running
 
     with_world(tmp_path, monkeypatch, main)
+
+
+def test_minutes_that_seem_empty_share_a_twentieth_of_the_budget_until_they_are_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(world: World) -> None:
+        world.client.governor.limit = 20  # a twentieth: one request
+        last = world.now_ms() // M * M - 2 * M
+        for slot in (0, 1):
+            world.want(slot, last, last, lay.NEED_EMPTY)
+        world.needs.scan()
+        assert len(world.needs._running) == 1
+        await world.until_requests(1)
+        world.want(2, last - 20 * M, last, lay.NEED_EMPTY)
+        world.needs.scan()
+        assert len(world.needs._running) == 1  # the old one does not wait any longer
+        await world.until_requests(2)
+        assert {int(slot) for slot in world.consumers.all["slot"]} == {0, 2}
+
+    with_world(tmp_path, monkeypatch, main)
+
+
+def test_allowance_is_given_anew_each_minute() -> None:
+    governor = Governor()
+    governor.limit = 100
+    allowance = _Allowance(governor)
+    assert [allowance.take(2, T0), allowance.take(2, T0), allowance.take(2, T0), allowance.take(1, T0)] == [
+        *(True, True, False, True)
+    ]
+    assert not allowance.take(1, T0 + M - 1) and allowance.take(1, T0 + M)
 
 
 def test_run_scans_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
