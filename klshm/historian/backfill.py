@@ -5,7 +5,8 @@ The first pass gives every symbol, busiest first, what its open bars are folded 
 configured depth. 499 rows cost least weight per row, 99 the least weight at all.
 
 Rows go to the worker (what its history can hold) and to the persister (all). Rows that are in
-the worker's history already, after a restart of this process, are not asked for again.
+the worker's history already, after a restart of this process, are not asked for again. A bar of a
+higher interval that was read too young to be final is read once more: workers ask for minutes only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from klshm.exchange.backoff import Backoff
 from klshm.exchange.governor import Priority
 from klshm.historian.health import Health
 from klshm.historian.inbox import Outlet, command
+from klshm.historian.rows import CONFIRM_AGE_MS
 from klshm.historian.source import PAGE_ROWS, RowSource
 from klshm.historian.symbols import Entry
 from klshm.shm import layout as lay
@@ -47,18 +49,23 @@ _TRIES: Final = 8
 _PAUSE_S: Final = (1.0, 60.0)
 _PROGRESS_S: Final = 15.0
 _DEFAULT_DEPTH: Final = 1000
+_LAST_ROWS_S: Final = 60.0
+"""After a removal everything that had closed is final so much later."""
+_LAST_MINUTES: Final = 30
+_LAST_ROWS: Final = 2
 
 
 @dataclass(order=True)
 class Task:
-    """One unit of backfill: a symbol's first pass, or the depth of one series.
+    """One unit of backfill: a symbol's first pass, the depth of one series, or a part of one once more.
 
     Attributes:
-        stage: 0: first pass; 1: depth.
+        stage: 0: first pass; 1: depth; 2: the last rows of a symbol that was removed.
         rank: Place of the symbol, busiest first.
         number: Order of making.
         entry: The symbol.
         interval: Index of the interval for depth; None for the first pass.
+        again: Open times of the first and the last row to read once more; None: all of the depth.
         tries: Refused attempts so far.
     """
 
@@ -67,6 +74,7 @@ class Task:
     number: int
     entry: Entry = field(compare=False)
     interval: int | None = field(compare=False, default=None)
+    again: tuple[int, int] | None = field(compare=False, default=None)
     tries: int = field(compare=False, default=0)
     backoff: Backoff = field(compare=False, default_factory=lambda: Backoff(*_PAUSE_S))
 
@@ -165,8 +173,12 @@ class Backfill:
                 self._put(Task(0, rank, next(self._numbers), entry))
 
     def remove(self, entries: list[Entry]) -> None:
-        """Ask nothing more for these symbols."""
+        """Ask nothing more for these symbols but, once, their last rows: no worker confirms them any more."""
         self._removed.update(entry.slot for entry in entries)
+        if self._config.concurrency:
+            for entry in entries:
+                for index in range(len(self._names)):
+                    self._put(Task(2, 0, next(self._numbers), entry, index), _LAST_ROWS_S)
 
     # Runs for ever
 
@@ -186,8 +198,7 @@ class Backfill:
         while True:
             task = await self._queue.get()
             try:
-                if task.entry.slot not in self._removed:
-                    await (self._first_pass(task) if task.interval is None else self._depth(task, task.interval))
+                await self._do(task)
             except ExchangeError as error:
                 self._retry(task, error)
             except Exception:
@@ -195,6 +206,18 @@ class Backfill:
                 self._give_up(task)
             else:
                 self._close(task, failed=False)
+
+    async def _do(self, task: Task) -> None:
+        if task.stage == 2 and task.interval is not None:
+            await self._last_rows(task.entry, task.interval)
+        elif task.entry.slot in self._removed:
+            return
+        elif task.interval is None:
+            await self._first_pass(task)
+        elif task.again is not None:
+            await self._fetch(task.entry, task.interval, *task.again, again=True)
+        else:
+            await self._depth(task, task.interval)
 
     async def _first_pass(self, task: Task) -> None:
         entry = task.entry
@@ -219,20 +242,38 @@ class Backfill:
         ):
             await self._fetch(task.entry, index, first_ms, last_ms)
 
-    async def _fetch(self, entry: Entry, index: int, first_ms: int, last_ms: int) -> None:
+    async def _last_rows(self, entry: Entry, index: int) -> None:
+        """Fetch what a symbol's series ended with, for the archive alone."""
         name = self._names[index]
+        last_ms, count = self._last_open_ms(name), _LAST_MINUTES if index == 0 else _LAST_ROWS
+        first_ms = last_ms - (count - 1) * intervals.length_ms(name)
+        await self._store(await self._source.fetch(entry, name, first_ms, last_ms, Priority.BACKFILL))
+
+    async def _fetch(self, entry: Entry, index: int, first_ms: int, last_ms: int, *, again: bool = False) -> None:
+        name = self._names[index]
+        length_ms = intervals.length_ms(name)
         origin_ms = self._source.origin_ms(entry)
         if origin_ms is not None:
             first_ms = max(first_ms, intervals.open_time_of(name, origin_ms))
-        have = self._views[entry.worker].history(entry.local_slot, index, first_ms, last_ms)
-        wanted = missing_range(have["open_time"].tolist(), first_ms, last_ms, intervals.length_ms(name))
+        held = self._views[entry.worker].history(entry.local_slot, index, first_ms, last_ms)
+        # A bar that was read young, and is not the worker's own fold, waits to be read again.
+        held = held[(held["state"] == lay.STATE_CONFIRMED) | (held["flags"] & lay.FLAG_DERIVED != 0)]
+        wanted = missing_range(held["open_time"].tolist(), first_ms, last_ms, length_ms)
         if wanted is None:
             return
         rows = await self._source.fetch(entry, name, *wanted, Priority.BACKFILL)
         # A series' history is a ring by time: an older row would overwrite a newer one.
-        held = self._layout.history_rows[index] - 3
-        oldest_held_ms = self._last_open_ms(name) - held * intervals.length_ms(name)
+        oldest_held_ms = self._last_open_ms(name) - (self._layout.history_rows[index] - 3) * length_ms
         await self._inboxes[entry.worker].bulk(rows[rows["open_time"] >= oldest_held_ms])
+        await self._store(rows)
+        young = rows[rows["state"] != lay.STATE_CONFIRMED]["open_time"]
+        if index and len(young) and not again:
+            span = int(young[0]), int(young[-1])
+            final_ms = span[1] + length_ms + CONFIRM_AGE_MS
+            pause_s = max(0.0, (final_ms - self._now_ms()) / 1000)
+            self._put(Task(1, 0, next(self._numbers), entry, index, span), pause_s)
+
+    async def _store(self, rows: Rows) -> None:
         await self._log.bulk(rows)
         self._rows += len(rows)
         self._counters.add("backfill_rows_total", len(rows))
@@ -247,12 +288,15 @@ class Backfill:
         """Return the open time of the newest bar that has ended."""
         return intervals.open_time_of(name, self._now_ms()) - intervals.length_ms(name)
 
-    def _put(self, task: Task) -> None:
+    def _put(self, task: Task, pause_s: float = 0.0) -> None:
         if self._open == 0:
             self._began_s, self._rows, self._done, self._failed = time.monotonic(), 0, 0, 0
         self._open += 1
         self._counters.add("backfill_tasks")
-        self._queue.put_nowait(task)
+        if pause_s:
+            asyncio.get_running_loop().call_later(pause_s, self._queue.put_nowait, task)
+        else:
+            self._queue.put_nowait(task)
 
     def _retry(self, task: Task, error: ExchangeError) -> None:
         # A refusal is about this task and may be final (a symbol that serves no klines); all

@@ -22,6 +22,7 @@ from klshm.historian import backfill as backfill_module
 from klshm.historian.backfill import Backfill, missing_range, pages
 from klshm.historian.health import Health
 from klshm.historian.inbox import historian_log, worker_inbox
+from klshm.historian.rows import kline_rows
 from klshm.historian.source import RowSource
 from klshm.historian.symbols import SymbolBook
 from klshm.shm import layout as lay
@@ -345,12 +346,61 @@ def test_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_world(tmp_path, monkeypatch, main, concurrency=0)
 
 
-def test_delisted_symbols_are_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delisted_symbols_are_asked_for_their_last_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfill_module, "_LAST_ROWS_S", 0.05)
+
     async def main(world: World) -> None:
         world.backfill.add(world.book.entries)
         world.backfill.remove(world.book.entries[1:])
         await world.until_idle()
-        assert {q["symbol"] for q in world.server.asked} == {"QUIET"}
+        asked = {name: [q for q in world.server.asked if q["symbol"] == name] for name in ("QUIET", "BUSY", "MEDIUM")}
+        assert len(asked["QUIET"]) > 6
+        for name in ("BUSY", "MEDIUM"):
+            assert [(q["interval"], q["limit"]) for q in asked[name]] == [
+                *(("1m", "30"), ("5m", "2"), ("30m", "2"), ("4h", "2"), ("1d", "2"), ("1w", "2"))
+            ]
+        # Their worker has let go of them: the rows go to the archive alone.
+        assert set(world.consumers.log["slot"]) == {0, 1, 2}
+        assert {int(r["slot"]) for r in world.consumers.all if r["interval"] != lay.INTERVAL_COMMAND} == {0}
+
+    with_world(tmp_path, monkeypatch, main)
+
+
+def test_without_backfill_nothing_is_asked_of_the_delisted_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(world: World) -> None:
+        world.backfill.remove(world.book.entries)
+        assert world.backfill.idle
+
+    with_world(tmp_path, monkeypatch, main, concurrency=0)
+
+
+def test_higher_bar_read_young_is_read_again_when_it_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every row of the last minutes counts as young, and as final a moment later.
+    shift_ms = 0
+
+    def sometimes_young(raw: Any, interval: str, **more: Any) -> Any:
+        more["sent_ms"] += shift_ms
+        return kline_rows(raw, interval, **more)
+
+    monkeypatch.setattr("klshm.historian.source.kline_rows", sometimes_young)
+    monkeypatch.setattr(backfill_module, "CONFIRM_AGE_MS", 0)
+
+    async def main(world: World) -> None:
+        nonlocal shift_ms
+        shift_ms = -30 * M
+        five = NAMES.index("5m")
+        last_ms = intervals.open_time_of("5m", now_ms()) - 5 * M
+        await world.backfill._fetch(world.book.entries[0], five, last_ms - 15 * M, last_ms)
+        young = world.backfill._queue._queue  # type: ignore[attr-defined]
+        assert [(t.interval, t.again) for t in young] == [(five, (last_ms - 15 * M, last_ms))]
+        shift_ms = 30 * M
+        await world.until_idle()
+        rows = world.consumers.rows(0, "5m")
+        assert len(rows) == 8 and len(world.consumers.log) == 8
+        assert set(rows["state"][:4]) == {lay.STATE_CLOSED} and set(rows["state"][4:]) == {lay.STATE_CONFIRMED}
+        assert len(world.server.asked) == 2
 
     with_world(tmp_path, monkeypatch, main)
 
