@@ -192,23 +192,22 @@ class Supervisor:
         try:
             child.pid = fork_role(child.role, child.core)
         except OSError as error:
-            self._plan_restart(child)
+            pause_s = self._plan_restart(child)
             _log.error(
-                "no process for a role role=%s reason=%r again_in_s=%.1f",
-                *(child.role.name, error.strerror, child.start_at_s - time.monotonic()),
+                "no process for a role role=%s reason=%r again_in_s=%.1f", child.role.name, error.strerror, pause_s
             )
             return
         child.descriptor = os.pidfd_open(child.pid)
         child.began_s = time.monotonic()
         child.killed = False
 
-    def _plan_restart(self, child: Child) -> None:
+    def _plan_restart(self, child: Child) -> float:
         """The first restart is at once, each further one later, until the role has been stable."""
         now_s = time.monotonic()
-        if now_s - child.began_s >= _STABLE_S:
-            child.backoff_s = 0.0
-        child.start_at_s = now_s + child.backoff_s
-        child.backoff_s = min(max(_FIRST_BACKOFF_S, child.backoff_s * 2), _LONGEST_BACKOFF_S)
+        pause_s = 0.0 if now_s - child.began_s >= _STABLE_S else child.backoff_s
+        child.start_at_s = now_s + pause_s
+        child.backoff_s = min(max(_FIRST_BACKOFF_S, pause_s * 2), _LONGEST_BACKOFF_S)
+        return pause_s
 
     def _wait(self, wait_s: float) -> None:
         poll = select.poll()
@@ -233,12 +232,12 @@ class Supervisor:
                 self._clean = False
                 _log.error("role ended badly role=%s status=%s", child.role.name, _ending(status))
         else:
-            self._plan_restart(child)
+            pause_s = self._plan_restart(child)
             child.restarts += 1
             self.counters.add("restarts_total")
             _log.error(
                 "role ended role=%s pid=%d status=%s restart_in_s=%.1f",
-                *(child.role.name, child.pid, _ending(status), child.start_at_s - time.monotonic()),
+                *(child.role.name, child.pid, _ending(status), pause_s),
             )
         child.pid, child.descriptor = 0, -1
         return True

@@ -86,8 +86,9 @@ class Inbox:
         """Say that everything taken has taken effect: the historian may reuse its room."""
         self._cursor[0] = self._ring.cursor
 
-    def _mine(self, rows: Events) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return (rows["worker"] == self._worker) & np.isin(rows["status"], _CARRIED)
+    def _mine(self, rows: Events) -> Events:
+        mine: Events = (rows["worker"] == self._worker) & np.isin(rows["status"], _CARRIED)
+        return mine
 
     def _command(self, slot: int, row: Any, known: Any) -> list[Events]:
         kind, local = int(row["state"]), int(known["local_slot"])

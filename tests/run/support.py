@@ -79,14 +79,28 @@ class Launcher:
 
 
 @contextmanager
-def launcher(tmp_path: Path, *options: str, **more: str) -> Iterator[Launcher]:
-    """Run a launcher."""
+def launcher(tmp_path: Path, *options: str, closed_output: bool = False, **more: str) -> Iterator[Launcher]:
+    """Run a launcher.
+
+    Args:
+        tmp_path: The test's directory.
+        options: Command line, after the usual one.
+        closed_output: Whether nobody reads its standard output.
+        more: Further environment variables.
+    """
     variables = environment(tmp_path, **more)
     log = tmp_path / "launcher.log"
+    reading, writing = os.pipe()
+    os.close(reading)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(tmp_path, *options), stdout=output, stderr=subprocess.STDOUT, cwd=PROJECT, env=variables
+            command(tmp_path, *options),
+            stdout=writing if closed_output else output,
+            stderr=output,
+            cwd=PROJECT,
+            env=variables,
         )
+        os.close(writing)
         try:
             yield Launcher(process, log, Path(variables["KLSHM_SHM_DIRECTORY"]))
         finally:

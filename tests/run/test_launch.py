@@ -1,0 +1,81 @@
+"""From the command line to a running engine and back to nothing, where nothing is wrong; and the demo's end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.support import engine_processes, is_alive, wait_for
+from tests.run.support import launcher
+
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+@pytest.mark.parametrize("workers", ["1", "0"])
+def test_a_demo_runs_for_its_duration_and_leaves_nothing(tmp_path: Path, workers: str) -> None:
+    with launcher(tmp_path, "--demo", "--workers", workers, "--duration", "1") as running:
+        wait_for(lambda: " is live:" in running.text(), 90, running.text)
+        family = engine_processes(running.process.pid)
+        assert running.process.wait(60) == 0, running.text()
+        assert running.left() == []
+        assert "stopped clean=True" in running.text()
+        assert "Traceback" not in running.text()
+        wait_for(lambda: not any(is_alive(pid) for pid in family), 20)
+
+
+@pytest.mark.parametrize("workers", ["1", "0"])
+def test_a_demo_ends_with_its_simulator(tmp_path: Path, workers: str) -> None:
+    with launcher(tmp_path, "--demo", "--workers", workers) as running:
+        wait_for(lambda: " is live:" in running.text(), 90, running.text)
+        [simulator] = [pid for pid in engine_processes(running.process.pid) if "klshm.sim" in _command(pid)]
+        os.kill(simulator, signal.SIGKILL)
+        assert running.process.wait(60) == 1, running.text()
+        assert (
+            "stopping: the simulator has ended (exit code -9): it said nothing; start the demo again" in running.text()
+        )
+        assert "stopped clean=False" in running.text()
+        assert running.left() == []
+
+
+def test_ctrl_c_reaches_the_whole_group_and_still_drains(tmp_path: Path) -> None:
+    with launcher(tmp_path, "--demo", "--workers", "1") as running:
+        wait_for(lambda: " is live:" in running.text(), 90, running.text)
+        for pid in engine_processes(running.process.pid):
+            if os.getpgid(pid) == os.getpgid(running.process.pid):  # what a terminal's Ctrl-C reaches
+                os.kill(pid, signal.SIGINT)
+        assert running.process.wait(60) == 0, running.text()
+        assert "stream lost" not in running.text()  # the simulator is stopped last
+        assert "the simulator has ended" not in running.text()
+        assert running.left() == []
+
+
+def test_ctrl_c_while_kernels_are_compiled(tmp_path: Path) -> None:
+    with launcher(tmp_path, "--workers", "1", KLSHM_CACHE=str(tmp_path / "cache")) as running:
+        wait_for(lambda: "compiling kernels done=" in running.text(), 90, running.text)
+        assert running.end() == 0, running.text()
+        assert "stopping before the engine was up signal=SIGINT" in running.text()
+        assert "Traceback" not in running.text()
+        assert running.left() == []
+    with launcher(tmp_path, "--workers", "1", KLSHM_CACHE=str(tmp_path / "other")) as running:
+        wait_for(lambda: "compiling kernels done=" in running.text(), 90, running.text)
+        running.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "stopping before the engine was up" in running.text(), 20, running.text)
+        running.process.send_signal(signal.SIGTERM)
+        # The compiler may have come to an end in between: then the first signal is what ended it.
+        assert running.process.wait(60) in (0, 1)
+        assert running.left() == []
+
+
+def test_a_closed_output_does_not_stop_the_engine(tmp_path: Path) -> None:
+    with launcher(tmp_path, "--demo", "--workers", "1", "--duration", "1", closed_output=True) as running:
+        assert running.process.wait(90) == 0, running.text()
+        assert re.search(r"standard output is closed reason='Broken pipe'", running.text())
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()

@@ -1,0 +1,142 @@
+"""Roles that hang, die, are asked to stop by hand, and the ordered end: real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from klshm.shm import layout as lay
+from klshm.shm.counters import LAUNCHER, Counters
+from klshm.shm.segment import Segment, open_segment
+from tests.e2e.support import Exchange, engine_processes, exchange, is_alive, wait_for
+from tests.run.support import Launcher, launcher
+
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def market() -> Iterator[Exchange]:
+    with exchange("--symbols", "6", "--rate", "50") as running:
+        yield running
+
+
+@contextmanager
+def live(tmp_path: Path, market: Exchange, *options: str) -> Iterator[Launcher]:
+    """Run a launcher against the simulator until its workers are live."""
+    addresses = (
+        *("--set", f"exchange.rest_url=http://127.0.0.1:{market.port}"),
+        *("--set", f"exchange.ws_url=ws://127.0.0.1:{market.port}"),
+    )
+    with launcher(tmp_path, *addresses, *options) as running:
+        wait_for(lambda: " is live:" in running.text(), 90, running.text)
+        yield running
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Segment]:
+    monkeypatch.setenv("KLSHM_SHM_DIRECTORY", str(tmp_path / "shm"))
+    return lambda: open_segment("demo")
+
+
+def pid_of(segment: Segment, worker: int) -> int:
+    return int(segment.block(segment.layout.partition_offset(worker))[lay.B_PID])
+
+
+def state_of(segment: Segment, worker: int) -> int:
+    return int(segment.block(segment.layout.partition_offset(worker))[lay.B_ROLE_STATE])
+
+
+def is_replaced(segment: Segment, worker: int, old: int) -> bool:
+    return pid_of(segment, worker) != old and state_of(segment, worker) == lay.ROLE_LIVE
+
+
+def test_a_role_that_ends_or_hangs_is_replaced(tmp_path: Path, market: Exchange, opened: Callable[[], Segment]) -> None:
+    with live(tmp_path, market, "--workers", "2") as running:
+        segment = opened()
+        counters = Counters(segment.block(segment.layout.launcher_offset), LAUNCHER)
+        assert len(os.listdir(f"/proc/{running.process.pid}/task")) == 1  # no thread: forks stay safe
+        other = pid_of(segment, 1)
+
+        asked = pid_of(segment, 0)
+        os.kill(asked, signal.SIGTERM)  # by hand, one role only: it ends in order, and comes back
+        wait_for(lambda: is_replaced(segment, 0, asked), 30, running.text)
+
+        hung = pid_of(segment, 0)
+        os.kill(hung, signal.SIGSTOP)
+        wait_for(lambda: is_replaced(segment, 0, hung), 30, running.text)
+        assert f"role hangs role=worker 0 pid={hung}" in running.text()
+        assert not is_alive(hung)
+        assert not Path(f"/proc/{hung}").exists()  # reaped before it was replaced
+
+        killed = pid_of(segment, 0)
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: is_replaced(segment, 0, killed), 30, running.text)
+
+        assert pid_of(segment, 1) == other
+        assert counters.get("restarts_total") == 3
+        assert counters.get("hung_total") == 1
+        endings = re.findall(r"role ended role=worker 0 pid=\d+ status=(.*) restart_in_s=([\d.]+)", running.text())
+        assert [ending for ending, _ in endings] == ["exit 0", "signal 9 (Killed)", "signal 9 (Killed)"]
+        assert [pause for _, pause in endings] == ["0.0", "0.5", "1.0"]  # later each time
+        assert len(os.listdir(f"/proc/{running.process.pid}/task")) == 1
+        assert running.end() == 0, running.text()
+        assert "stopping signal=SIGINT; a second one ends at once" in running.text()
+        assert "stopped clean=True" in running.text()
+        assert running.left() == []
+        assert "Traceback" not in running.text()
+
+
+@pytest.mark.parametrize("workers", ["2", "0"])
+def test_a_second_signal_ends_at_once(tmp_path: Path, market: Exchange, workers: str) -> None:
+    with live(tmp_path, market, "--workers", workers) as running:
+        family = engine_processes(running.process.pid)
+        # What hangs would hold up the ordered stop: its own loop in one process, a worker otherwise.
+        stopped = family[-1] if workers == "2" else running.process.pid
+        os.kill(stopped, signal.SIGSTOP)
+        running.process.send_signal(signal.SIGINT)
+        if workers == "2":
+            wait_for(lambda: "stopping signal=SIGINT" in running.text(), 20, running.text)
+            running.process.send_signal(signal.SIGTERM)
+        else:
+            running.process.send_signal(signal.SIGTERM)
+            running.process.send_signal(signal.SIGCONT)
+        code = running.process.wait(30)
+        assert code == 1, running.text()
+        assert running.left() == []
+        assert "stopped clean" not in running.text()
+        wait_for(lambda: not any(is_alive(pid) for pid in family), 20)
+
+
+def test_a_role_that_does_not_stop_is_killed_and_said(
+    tmp_path: Path, market: Exchange, opened: Callable[[], Segment]
+) -> None:
+    with live(tmp_path, market, "--workers", "1") as running:
+        os.kill(pid_of(opened(), 0), signal.SIGSTOP)
+        assert running.end(signal.SIGTERM) == 1, running.text()
+        assert "role did not stop in time and is killed role=worker 0" in running.text()
+        assert "stopped clean=False" in running.text()
+        assert running.left() == []
+
+
+def test_a_launcher_that_was_paused_kills_nobody(
+    tmp_path: Path, market: Exchange, opened: Callable[[], Segment]
+) -> None:
+    with live(tmp_path, market, "--workers", "1") as running:
+        segment = opened()
+        block = segment.block(segment.layout.launcher_offset)
+        os.kill(running.process.pid, signal.SIGSTOP)
+        wait_for(lambda: Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", 5)
+        beat = int(block[lay.B_HEARTBEAT_NS])
+        workers_line = segment.block(segment.layout.partition_offset(0))
+        wait_for(lambda: int(workers_line[lay.B_HEARTBEAT_NS]) - beat > 4e9, 30)  # longer than a role may be silent
+        os.kill(running.process.pid, signal.SIGCONT)
+        wait_for(lambda: int(block[lay.B_HEARTBEAT_NS]) - beat > 5e9, 30)
+        assert Counters(block, LAUNCHER).get("hung_total") == 0
+        assert running.end() == 0, running.text()
