@@ -31,6 +31,7 @@ from klshm.historian.inbox import Outlet, command
 from klshm.historian.rows import CONFIRM_AGE_MS
 from klshm.historian.source import PAGE_ROWS, RowSource
 from klshm.historian.symbols import Entry
+from klshm.intervals import MINUTE_MS
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView
@@ -49,8 +50,6 @@ _TRIES: Final = 8
 _PAUSE_S: Final = (1.0, 60.0)
 _PROGRESS_S: Final = 15.0
 _DEFAULT_DEPTH: Final = 1000
-_LAST_ROWS_S: Final = 60.0
-"""After a removal everything that had closed is final so much later."""
 _LAST_MINUTES: Final = 30
 _LAST_ROWS: Final = 2
 
@@ -175,10 +174,12 @@ class Backfill:
     def remove(self, entries: list[Entry]) -> None:
         """Ask nothing more for these symbols but, once, their last rows: no worker confirms them any more."""
         self._removed.update(entry.slot for entry in entries)
+        # Then the minute in which trading ended has closed, and its row does not change any more.
+        pause_s = (MINUTE_MS - self._now_ms() % MINUTE_MS + CONFIRM_AGE_MS) / 1000
         if self._config.concurrency:
             for entry in entries:
                 for index in range(len(self._names)):
-                    self._put(Task(2, 0, next(self._numbers), entry, index), _LAST_ROWS_S)
+                    self._put(Task(2, 0, next(self._numbers), entry, index), pause_s)
 
     # Runs for ever
 

@@ -347,7 +347,9 @@ def test_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_delisted_symbols_are_asked_for_their_last_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backfill_module, "_LAST_ROWS_S", 0.05)
+    # The wait for the end of the minute and half a minute more, cut short to a moment.
+    monkeypatch.setattr(backfill_module, "MINUTE_MS", 50)
+    monkeypatch.setattr(backfill_module, "CONFIRM_AGE_MS", 0)
 
     async def main(world: World) -> None:
         world.backfill.add(world.book.entries)
