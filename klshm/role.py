@@ -95,7 +95,8 @@ class Role:
 
     def report_error(self, text: str) -> None:
         """Leave an error where it can be read after a crash."""
-        data = text.encode()[: lay.ERROR_TEXT_BYTES]
+        # Cut between characters, not within one.
+        data = text.encode()[: lay.ERROR_TEXT_BYTES].decode(errors="ignore").encode()
         padded = data + bytes(-len(data) % 8)
         self.block[lay.B_ERROR_LENGTH] = 0
         self.block[lay.B_ERROR_TEXT : lay.B_ERROR_TEXT + len(padded) // 8] = np.frombuffer(padded, dtype=np.int64)

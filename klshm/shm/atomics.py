@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     store_relaxed: Any
     store_release: Any
 
-elif COMPILED:
+elif COMPILED:  # pragma: no cover - machine code
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils

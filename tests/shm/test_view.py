@@ -65,6 +65,27 @@ def test_a_row_that_stays_half_written_names_its_writer(segment: Segment) -> Non
     assert view.live_row(0, 0)["close"] == 3.0
 
 
+class Moving:
+    """The words of the live table, with a writer that is faster than the first two looks."""
+
+    def __init__(self, words: Any) -> None:
+        self.words = words
+        self.looks = 0
+
+    def __getitem__(self, index: int) -> int:
+        self.looks += 1
+        return int(self.words[index]) - max(0, 2 * (3 - self.looks))
+
+
+def test_a_row_that_changes_while_it_is_copied_is_copied_again(segment: Segment) -> None:
+    partition, view = Partition(segment), PartitionView(segment, 0)
+    for _ in range(4):
+        put(partition, partition.live)
+    moving = view._live_words = Moving(view._live_words)  # type: ignore[assignment]
+    assert view.live_row(0, 0)["sequence"] == 8
+    assert moving.looks == 4
+
+
 def test_where_the_worker_stands(segment: Segment) -> None:
     partition, view = Partition(segment), PartitionView(segment, 0)
     partition.words[partition.block + lay.B_SETTLED_THROUGH_MS] = START
