@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.support import PROJECT, exchange, wait_for
-from tests.exchange.servers import Proxy, proxy_server
+from tests.exchange.servers import Proxy, raw_server
 from tests.run.support import environment, launcher
 
 
@@ -61,6 +61,20 @@ def refusing_port() -> int:
         return int(taken.getsockname()[1])
 
 
+class ClosingProxy(Proxy):
+    """Passes one plain request per connection on, and says so: keeping it open would take a parser."""
+
+    async def _http(
+        self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[str, int] | None:
+        head = first + await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"CONNECT"):
+            head = head[:-2] + b"Connection: close\r\n\r\n"
+        again = asyncio.StreamReader()
+        again.feed_data(head[1:])
+        return await super()._http(head[:1], again, writer)
+
+
 @contextmanager
 def proxy() -> Iterator[Proxy]:
     """A proxy with a loop and a thread of its own."""
@@ -70,7 +84,8 @@ def proxy() -> Iterator[Proxy]:
     ended = asyncio.Event()
 
     async def serve() -> None:
-        async with proxy_server() as served:
+        served = ClosingProxy()
+        async with raw_server(served.serve) as served.port:
             ready.append(served)
             started.set()
             await ended.wait()
