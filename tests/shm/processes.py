@@ -7,9 +7,11 @@ import os
 import signal
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 
 _PR_SET_PDEATHSIG = 1
@@ -47,6 +49,19 @@ def forked(function: Callable[[], Any]) -> Iterator[int]:
         yield pid
     finally:
         kill(pid)
+
+
+def shown(rounds: Iterable[Any], fault: str) -> None:
+    """Return as soon as a round shows the fault that a missing guard lets through.
+
+    Processes that never run at the same time collide rarely: a busy machine may show nothing.
+    """
+    tried = 0
+    for found in rounds:
+        tried += 1
+        if found:
+            return
+    pytest.skip(f"this machine showed {fault} in none of {tried} rounds: is it very busy, or has it one core?")
 
 
 def exit_code(pid: int) -> int:

@@ -19,7 +19,7 @@ from klshm.shm.segment import Segment
 from klshm.shm.view import Cut, PartitionView, take_cuts
 
 from .hammers import due, run_batches, write_live
-from .processes import forked
+from .processes import forked, shown
 from .segments import Partition
 
 
@@ -90,8 +90,8 @@ def watch(take: Callable[[], list[Cut]]) -> dict[str, int]:
     return found
 
 
-def seen_in_some_round(take: Callable[[], list[Cut]]) -> bool:
-    return any(watch(take)["faults"] for _ in range(TRIES))
+def shows(take: Callable[[], list[Cut]]) -> None:
+    shown((watch(take)["faults"] for _ in range(TRIES)), "a cut of more than one batch")
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_cuts_of_several_workers_are_each_exact(big: Segment) -> None:
 def test_a_reader_that_does_not_look_at_the_intent_is_seen_to_mix_batches(big: Segment) -> None:
     view = PartitionView(big, 0)
     with forked(lambda: Worker(big).run(3)):
-        assert seen_in_some_round(lambda: [view._copy_half(view.generation)])
+        shows(lambda: [view._copy_half(view.generation)])
 
 
 def test_a_reader_of_the_other_half_is_seen_to_mix_batches(big: Segment) -> None:
@@ -129,14 +129,14 @@ def test_a_reader_of_the_other_half_is_seen_to_mix_batches(big: Segment) -> None
         return [dataclasses.replace(view._copy_half(generation + 1), generation=generation)]
 
     with forked(lambda: Worker(big).run(3)):
-        assert seen_in_some_round(other)
+        shows(other)
 
 
 def test_a_swap_that_carries_nothing_forward_is_seen_to_lose_rows(big: Segment) -> None:
     """The original's double buffer: a quiet symbol flips between its bar and a stale one."""
     view = PartitionView(big, 0)
     with forked(lambda: Worker(big, carry=False).run(3)):
-        assert seen_in_some_round(lambda: [view.cut()])
+        shows(lambda: [view.cut()])
 
 
 def kill_in_a_loop(big: Segment, seed: int, guarded: bool) -> dict[str, int]:
@@ -171,6 +171,5 @@ def test_the_readable_half_is_whole_after_every_kill(big: Segment) -> None:
 
 
 def test_a_successor_that_does_not_count_all_rows_as_changed_is_seen_to_lose_rows(big: Segment) -> None:
-    assert any(
-        found["left"] + found["made"] for found in (kill_in_a_loop(big, seed, guarded=False) for seed in range(TRIES))
-    )
+    found = (kill_in_a_loop(big, seed, guarded=False) for seed in range(TRIES))
+    shown((each["left"] + each["made"] for each in found), "a stale row")

@@ -29,7 +29,7 @@ from .hammers import (
     run_batches,
     watch_row,
 )
-from .processes import forked
+from .processes import forked, shown
 from .segments import MINUTE, START, Partition
 
 
@@ -63,8 +63,8 @@ def watch(look: Look) -> list[int]:
     return found
 
 
-def seen_in_some_round(look: Look, what: int) -> bool:
-    return any(watch(look)[what] for _ in range(TRIES))
+def shows(look: Look, what: int, fault: str) -> None:
+    shown((watch(look)[what] for _ in range(TRIES)), fault)
 
 
 def by_kernel(partition: Partition, at: int, guarded: bool = True) -> Look:
@@ -119,16 +119,16 @@ def test_several_readers_at_once(segment: Segment) -> None:
 def test_a_writer_that_marks_nothing_is_seen_to_tear_rows(segment: Segment) -> None:
     partition = Partition(segment)
     with forked(hammer(partition, partition.live, guarded=False)):
-        assert seen_in_some_round(by_kernel(partition, partition.live), TORN)
-        assert seen_in_some_round(by_view(PartitionView(segment, 0)), TORN)
+        shows(by_kernel(partition, partition.live), TORN, "a torn row")
+        shows(by_view(PartitionView(segment, 0)), TORN, "a torn row")
 
 
 def test_a_reader_that_checks_nothing_is_seen_to_read_torn_rows(segment: Segment) -> None:
     partition = Partition(segment)
     live = segment.region(segment.layout.live_offset(0), lay.ROW_BYTES)
     with forked(hammer(partition, partition.live)):
-        assert seen_in_some_round(by_kernel(partition, partition.live, guarded=False), TORN)
-        assert seen_in_some_round(by_view(PartitionView(segment, 0), lambda: live.tobytes()), TORN)
+        shows(by_kernel(partition, partition.live, guarded=False), TORN, "a torn row")
+        shows(by_view(PartitionView(segment, 0), lambda: live.tobytes()), TORN, "a torn row")
 
 
 def swapping(partition: Partition) -> Callable[[], None]:
@@ -166,7 +166,7 @@ def test_live_read_from_the_half_being_written_is_seen_to_go_back(segment: Segme
                 return data
 
     with forked(swapping(partition)):
-        assert seen_in_some_round(by_view(view, newest), BACK)
+        shows(by_view(view, newest), BACK, "a row that goes back")
 
 
 def test_history_is_never_torn(segment: Segment) -> None:
