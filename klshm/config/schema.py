@@ -67,6 +67,10 @@ class ExchangeConfig:
     trade_stream: str = _key("aggTrade", 'trade stream; "aggTrade" is the only one', OneOf(("aggTrade",)))
     connect_timeout_s: float = _key(10.0, "seconds until a connection attempt counts as failed", Range(0.1, 300))
     reconnect_max_s: float = _key(30.0, "longest pause between two connection attempts, seconds", Range(1, 3600))
+    rotate_after_s: float = _key(
+        82_800.0, "age at which a connection is replaced without a gap, seconds; the exchange ends it after a day",
+        Range(1, 86_400),
+    )
     weight_share: float = _key(
         0.9, "share of the request weight of this address that repair may use up to", Range(0.01, 1)
     )

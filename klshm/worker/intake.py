@@ -1,6 +1,7 @@
 """From the sockets to a batch of events: connections, subscriptions, decoding.
 
-A worker's symbols are spread over as few connections as the exchange allows (1024 streams each).
+A worker's symbols are spread over as few links as the exchange allows (1024 streams each); a link
+replaces its connection without a gap (`klshm.worker.link`).
 An acknowledgement proves nothing: a stream counts as live when its first frame has come.
 """
 
@@ -17,6 +18,7 @@ from klshm.core.messages import EventBatch, FrameDecoder
 from klshm.errors import BadMessage
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
 from klshm.shm.counters import Counters
+from klshm.worker.link import Link
 
 
 __all__ = ["Intake", "stream_name"]
@@ -28,25 +30,18 @@ _STREAMS_PER_SYMBOL: Final = 2
 _SYMBOLS_PER_CONNECTION: Final = _STREAMS_PER_CONNECTION // _STREAMS_PER_SYMBOL
 _UNDECODABLE: Final = (ValueError, OverflowError, RecursionError)
 """What hostile frames make of a decoder: text that is no UTF-8, integers beyond 64 bits, bottomless nesting."""
+_REPLACE_SILENT_S: Final = 60.0
+_EVENT_COUNTERS: Final = {
+    "connect": "connects_total",
+    "disconnect": "disconnects_total",
+    "rotation": "rotations_total",
+}
 _LOWER: Final = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
 
 def stream_name(symbol: str) -> str:
     """Return a symbol as stream names spell it: only ASCII letters are lowered (EXCHANGE section 2.2)."""
     return symbol.translate(_LOWER)
-
-
-class _Link:
-    """One connection and the symbols it carries."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.slots: set[int] = set()
-        self.connection: StreamConnection | None = None
-        self.up = False
-        self.frames = 0
-        self.last_frame_ns = 0
-        self.subscribed_ns = 0
 
 
 class Intake:
@@ -79,8 +74,8 @@ class Intake:
         self._slots: dict[str, int] = {}
         self._pairs: dict[tuple[str, str], int] = {}
         self._names: dict[int, tuple[str, tuple[str, str]]] = {}
-        self._links: list[_Link] = []
-        self._link_of: dict[int, _Link] = {}
+        self._links: list[Link] = []
+        self._link_of: dict[int, Link] = {}
         self._decoder = FrameDecoder(self._slots, self._pairs)
         self.messages = 0
         self.received_bytes = 0
@@ -91,7 +86,7 @@ class Intake:
     @property
     def connections(self) -> int:
         """Connections that are up."""
-        return sum(link.up for link in self._links)
+        return sum(link.connections for link in self._links)
 
     @property
     def symbols(self) -> int:
@@ -101,7 +96,7 @@ class Intake:
     @property
     def live(self) -> bool:
         """Whether every connection has shown a frame."""
-        return bool(self._links) and all(link.frames > 0 for link in self._links)
+        return bool(self._links) and all(link.shown for link in self._links)
 
     def add(self, slot: int, symbol: str, pair: str, contract: str) -> None:
         """Subscribe a symbol.
@@ -120,10 +115,7 @@ class Intake:
         link = self._link_with_room()
         link.slots.add(slot)
         self._link_of[slot] = link
-        if link.connection is None:
-            link.connection = self._connect(link, self._streams(slot))
-        else:
-            link.connection.add(self._streams(slot))
+        link.add(self._streams(slot))
 
     def remove(self, slot: int) -> None:
         """Unsubscribe a symbol."""
@@ -131,8 +123,7 @@ class Intake:
             return
         link = self._link_of.pop(slot)
         link.slots.discard(slot)
-        if link.connection is not None:
-            link.connection.remove(self._streams(slot))
+        link.remove(self._streams(slot))
         symbol, pair = self._names.pop(slot)
         self._slots.pop(symbol, None)
         self._pairs.pop(pair, None)
@@ -140,18 +131,16 @@ class Intake:
     def start(self) -> None:
         """Connect what has not been connected yet; symbols added before share few connections."""
         for link in self._links:
-            if link.connection is not None and link.last_frame_ns == 0:
-                link.last_frame_ns = time.monotonic_ns()
-                link.connection.start()
+            link.start()
+
+    def check(self) -> None:
+        """Replace connections that are due for it; call it several times a second."""
+        for link in self._links:
+            link.check()
 
     def silent_links(self, after_s: float) -> list[int]:
         """Return the connections that acknowledged everything and have sent nothing for so long."""
-        now_ns = time.monotonic_ns()
-        return [
-            link.number
-            for link in self._links
-            if link.up and link.subscribed_ns and now_ns - max(link.subscribed_ns, link.last_frame_ns) > after_s * 1e9
-        ]
+        return [link.number for link in self._links if link.silent_s() > after_s]
 
     def publish_counters(self) -> None:
         """Write the levels and totals of the intake."""
@@ -167,8 +156,7 @@ class Intake:
     async def close(self) -> None:
         """Close all connections."""
         for link in self._links:
-            if link.connection is not None:
-                await link.connection.close()
+            await link.close()
 
     # Inside
 
@@ -179,63 +167,55 @@ class Intake:
             return [trades, f"{stream_name(pair)}_{contract.lower()}@continuousKline_1m"]
         return [trades, f"{stream_name(symbol)}@kline_1m"]
 
-    def _link_with_room(self) -> _Link:
+    def _link_with_room(self) -> Link:
         for link in self._links:
             if len(link.slots) < _SYMBOLS_PER_CONNECTION:
                 return link
-        link = _Link(len(self._links))
+        number = len(self._links)
+        link = Link(
+            number,
+            lambda streams, on_frame, on_state: self._connect(number, streams, on_frame, on_state),
+            self._take,
+            lambda since_ns: self._doubt(number, since_ns),
+            lambda event: self._counters.add(_EVENT_COUNTERS[event]),
+            address=self._config.ws_url,
+            rotate_after_s=self._config.rotate_after_s,
+            silent_after_s=_REPLACE_SILENT_S,
+        )
         self._links.append(link)
         return link
 
-    def _connect(self, link: _Link, streams: list[str]) -> StreamConnection:
-        decode, batch, on_events = self._decoder.decode, self._batch, self._on_events
-
-        def on_frame(payload: bytes) -> None:
-            self.messages += 1
-            self.received_bytes += len(payload)
-            link.frames += 1
-            link.last_frame_ns = time.monotonic_ns()
-            try:
-                decode(payload, batch)
-            except (BadMessage, *_UNDECODABLE) as error:
-                self.decode_errors += 1
-                _log.warning("frame refused worker=%s error=%s", self._name, error)
-            on_events()
-
+    def _connect(
+        self,
+        number: int,
+        streams: list[str],
+        on_frame: Callable[[bytes], None],
+        on_state: Callable[[StreamState, str], None],
+    ) -> StreamConnection:
         return StreamConnection(
             market_stream_url(self._config.ws_url),
             streams,
             on_frame,
-            lambda state, reason: self._on_state(link, state, reason),
-            name=f"{self._name} stream {link.number}",
+            on_state,
+            name=f"{self._name} stream {number}",
             proxy=self._config.proxy,
             connect_timeout_s=self._config.connect_timeout_s,
             reconnect_max_s=self._config.reconnect_max_s,
         )
 
-    def _on_state(self, link: _Link, state: StreamState, reason: str) -> None:
-        if state is StreamState.CONNECTED:
-            link.up = True
-            self._counters.add("connects_total")
-            _log.info("stream connected worker=%s stream=%d symbols=%d", self._name, link.number, len(link.slots))
-        elif state is StreamState.SUBSCRIBED:
-            link.subscribed_ns = time.monotonic_ns()
-        elif state is StreamState.DISCONNECTED:
-            link.up = False
-            link.subscribed_ns = 0
-            self._counters.add("disconnects_total")
-            _log.warning("stream lost worker=%s stream=%d reason=%r", self._name, link.number, reason)
-            self._doubt(link)
-        else:
-            _log.warning(
-                "stream unreachable worker=%s stream=%d address=%s reason=%r remedy=%r",
-                *(self._name, link.number, self._config.ws_url, reason),
-                "check the network, set exchange.proxy, or try --demo",
-            )
+    def _take(self, payload: bytes) -> None:
+        self.messages += 1
+        self.received_bytes += len(payload)
+        try:
+            self._decoder.decode(payload, self._batch)
+        except (BadMessage, *_UNDECODABLE) as error:
+            self.decode_errors += 1
+            _log.warning("frame refused worker=%s error=%s", self._name, error)
+        self._on_events()
 
-    def _doubt(self, link: _Link) -> None:
+    def _doubt(self, number: int, last_frame_ns: int) -> None:
         """Nothing that was sent after the last frame is known to have come."""
-        since = self._now_ms() - (time.monotonic_ns() - link.last_frame_ns) // 1_000_000
-        for slot in link.slots:
+        since = self._now_ms() - (time.monotonic_ns() - last_frame_ns) // 1_000_000
+        for slot in self._links[number].slots:
             self._batch.append((STREAM_DOWN, slot, since, *[0] * 19))
         self._on_events()

@@ -213,6 +213,7 @@ class Worker:
         self.engine.set_lag(self.lag.p99_ms())
         self.counters.set("lag_p50_us", self.lag.p50_us())
         self.counters.set("lag_p99_us", self.lag.p99_us())
+        self.intake.check()
         self.intake.publish_counters()
         if int(self.role.block[lay.B_ROLE_STATE]) == lay.ROLE_CONNECTING and self._is_live():
             self.role.enter(lay.ROLE_LIVE)
