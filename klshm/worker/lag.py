@@ -13,6 +13,8 @@ __all__ = ["LagMeter"]
 
 _SAMPLES: Final = 1024
 _MOST_MS: Final = 1000
+_SANE_MS: Final = 3_600_000.0
+"""Event times come from outside: an absurd one must not become an absurd counter."""
 
 
 class LagMeter:
@@ -31,7 +33,8 @@ class LagMeter:
         """
         last = events[-1]
         if last["kind"] in (TRADE, FRAME):
-            self._samples[self._count % _SAMPLES] = now_ms - float(last["time"])
+            lag_ms = now_ms - float(last["time"])
+            self._samples[self._count % _SAMPLES] = min(max(lag_ms, -_SANE_MS), _SANE_MS)
             self._count += 1
 
     def p50_us(self) -> int:

@@ -41,7 +41,9 @@ class Owner:
         self.intake.start()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(0.01)
 
 

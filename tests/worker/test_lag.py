@@ -45,3 +45,12 @@ def test_a_settle_waits_a_second_at_most_and_never_less_than_nothing() -> None:
     early.add(0.0, event(TRADE, 30))  # the clocks' error may exceed the lag
     assert early.p99_ms() == 0
     assert early.p50_us() == -30_000
+
+
+def test_an_absurd_event_time_is_no_absurd_lag() -> None:
+    meter = LagMeter()
+    meter.add(0.0, event(TRADE, 2**62))
+    assert meter.p50_us() == -3_600_000_000
+    other = LagMeter()
+    other.add(2.0**62, event(TRADE, 0))
+    assert other.p99_us() == 3_600_000_000

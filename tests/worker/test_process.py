@@ -1,0 +1,223 @@
+"""A worker in its loop: against the simulator, and against servers that behave badly."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from klshm.historian.process import Historian
+from klshm.historian.symbols import SymbolBook
+from klshm.role import Role
+from klshm.shm import layout as lay
+from klshm.shm.segment import Segment
+from klshm.shm.view import PartitionView, SymbolTable
+from tests.exchange.servers import stream_server
+from tests.historian.support import Simulator, simulator
+from tests.worker.support import MINUTE_MS, Running, add, give_clock, role_of, run, running
+from tests.worker.test_intake import trade
+
+
+pytestmark = [pytest.mark.timeout(120)]
+
+
+@asynccontextmanager
+async def historian(role: Role) -> AsyncIterator[Historian]:
+    """Run the historian of a worker's segment until the block is left."""
+    stopped = asyncio.Event()
+    async with Historian(Role("historian", 0, role.segment, role.config)) as serving:
+        task = asyncio.create_task(serving.run(stopped))
+        try:
+            yield serving
+        finally:
+            stopped.set()
+            await task
+
+
+def fault(market: Simulator, **parameters: Any) -> Any:
+    """Make a fault without blocking the loop, so that the worker goes on."""
+    return asyncio.to_thread(market.fault, **parameters)
+
+
+async def traded(at: Running, more: int = 20) -> None:
+    """Wait until so many more trades have been applied."""
+    before = at.counters.get("trades_total")
+    await at.until(lambda: at.counters.get("trades_total") >= before + more)
+
+
+def test_a_worker_serves_and_comes_back_after_a_lost_connection(made: Segment) -> None:
+    async def main(market: Simulator) -> None:
+        role = role_of(made, market.port)
+        async with running(role) as at, historian(role):
+            await at.until(lambda: at.state == "live")
+            view, slot = PartitionView(made, 0), 0
+            await at.until(lambda: view.live_row(slot, 0)["trade_count"] > 0)
+            await traded(at)
+            await fault(market, name="close")
+            await at.until(lambda: at.counters.get("disconnects_total") == 1)
+            await at.until(lambda: at.counters.get("connects_total") == 2)
+            await traded(at)
+            assert at.state == "live"
+        assert at.state == "draining"  # `serve` says stopped
+        assert at.counters.get("decode_errors_total") == 0
+        assert at.counters.get("refused_total") == 0
+
+    with simulator("--symbols", "4", "--rate", "300") as market:
+        run(main(market))
+
+
+def test_symbols_are_listed_and_delisted_while_it_runs(made: Segment) -> None:
+    async def main(market: Simulator) -> None:
+        role, table = role_of(made, market.port), SymbolTable(made)
+        view = PartitionView(made, 0)
+        async with running(role) as at, historian(role) as serving:
+            await at.until(lambda: at.state == "live")
+            assert at.worker.intake.symbols == 4
+            await fault(market, name="list_symbol", symbol="新币USDT", delay_s=0.5, trades_per_s=50)
+            await asyncio.sleep(1.5)  # the exchange's own time has to pass
+            serving.listings.refresh()
+            await at.until(lambda: at.worker.intake.symbols == 5)
+            slot = table.find("新币USDT")
+            local = int(table.row(slot)["local_slot"])
+            await at.until(lambda: view.live_row(local, 0)["trade_count"] > 0)
+            assert at.counters.get("connects_total") == 1  # over the connection that was there
+
+            await fault(market, name="delist_symbol", symbol="新币USDT", delay_s=0)
+            await asyncio.sleep(0.3)
+            for _ in range(2):  # one answer alone removes nothing
+                serving.listings.refresh()
+                await asyncio.sleep(0.5)
+            await at.until(lambda: at.worker.intake.symbols == 4)
+            assert int(table.row(slot)["status"]) == lay.SYMBOL_DELISTED
+            assert int(view.live_row(local, 0)["trade_count"]) >= 0  # its rows stay
+            await traded(at)
+
+    with simulator("--symbols", "4", "--rate", "100") as market:
+        run(main(market))
+
+
+def test_a_restarted_worker_carries_halted_symbols(made: Segment) -> None:
+    async def main() -> None:
+        entries = add(made, "BTCUSDT", "ETHUSDT")
+        await give_clock(made)
+        async with stream_server() as server:
+            async with running(role_of(made, server.port)) as at:
+                await server.until(lambda: len(server.streams) == 4)
+                SymbolBook(made).replace([dataclasses.replace(entries[1], status=lay.SYMBOL_HALTED)])
+            server.requests.clear()
+            async with running(role_of(made, server.port)) as at:
+                await server.until(lambda: "ethusdt@kline_1m" in server.streams)
+                assert at.worker.intake.symbols == 2
+                await server.sockets[-1].send_json(
+                    trade("ETHUSDT", E=int(time.time() * 1000), T=int(time.time() * 1000))
+                )
+                await at.until(lambda: at.counters.get("trades_total") == 1)
+
+    run(main())
+
+
+def test_a_worker_without_symbols_is_live_all_the_same(shared: Segment) -> None:
+    async def main() -> None:
+        await give_clock(shared)
+        async with running(Role("worker", 1, shared, role_of(shared, 9).config)) as at:
+            await at.until(lambda: at.state == "connecting")
+            await asyncio.sleep(0.6)  # two checks: an empty table says nothing yet
+            assert at.state == "connecting"
+            add(shared, "BTCUSDT")
+            await at.until(lambda: at.state == "live")
+
+    run(main())
+
+
+def test_hostile_events_are_refused_and_the_worker_goes_on(made: Segment) -> None:
+    async def main() -> None:
+        add(made, "BTCUSDT")
+        await give_clock(made)
+        now_ms = int(time.time() * 1000)
+        good = {"E": now_ms, "T": now_ms}
+        hostile = [
+            {"a": -5}, {"f": 9, "l": 3}, {"p": "0"}, {"q": "0"}, {"p": "999999999999999999"},
+            {"T": -1}, {"T": 2**62}, {"E": 2**62}, {"T": now_ms + 10**9}, {"f": -1}, {"l": 2**63 - 1},
+        ]  # fmt: skip
+        async with stream_server() as server, running(role_of(made, server.port)) as at:
+            await server.until(lambda: len(server.requests) == 1)
+            await server.sockets[0].send_json(trade(**good))
+            await at.until(lambda: at.counters.get("trades_total") == 1)
+            before = PartitionView(made, 0).live_row(0, 0)
+            for number, change in enumerate(hostile):
+                await server.sockets[0].send_json(trade(**{**good, "a": 6 + number, "f": 10, "l": 10, **change}))
+            await server.sockets[0].send_str("no JSON")
+            await at.until(lambda: at.counters.get("decode_errors_total") == 1)
+            await asyncio.sleep(0.6)  # two checks, which turn what was measured into counters
+            after = PartitionView(made, 0).live_row(0, 0)
+            assert at.counters.get("refused_total") + at.counters.get("overflows_total") >= 8
+            assert (after["high"], after["low"]) == (before["high"], before["low"]) == (1.5, 1.5)
+            await server.sockets[0].send_json(trade(**good, a=6, f=10, l=10, p="1.6"))
+            await at.until(lambda: PartitionView(made, 0).live_row(0, 0)["high"] == 1.6)
+
+    run(main())
+
+
+def test_busy_polling_serves_and_stops(made: Segment) -> None:
+    async def main(market: Simulator) -> None:
+        role = role_of(made, market.port, busy_poll=True)
+        async with running(role) as at, historian(role):
+            await at.until(lambda: at.state == "live")
+            await traded(at)
+            assert at.worker._turns > 10_000  # it spins: timers alone would turn the loop far less often
+            beat = int(role.block[lay.B_HEARTBEAT_NS])
+            await at.until(lambda: int(role.block[lay.B_HEARTBEAT_NS]) > beat)
+        turns = at.worker._turns
+        await asyncio.sleep(0.05)
+        assert at.worker._turns <= turns + 1  # and no more once it has ended
+
+    with simulator("--symbols", "2", "--rate", "200") as market:
+        run(main(market))
+
+
+def test_the_loop_turns_while_the_exchange_stands_still(made: Segment) -> None:
+    async def main(market: Simulator) -> None:
+        role = role_of(made, market.port)
+        async with running(role) as at, historian(role):
+            await at.until(lambda: at.state == "live")
+            os.kill(market.process.pid, signal.SIGSTOP)
+            try:
+                for _ in range(20):  # every swap shows life, though nothing answers any more
+                    beat = int(role.block[lay.B_HEARTBEAT_NS])
+                    await at.until(lambda beat=beat: int(role.block[lay.B_HEARTBEAT_NS]) > beat)  # type: ignore[misc]
+                closed = PartitionView(made, 0).cut().closed_through_ms
+                end = MINUTE_MS - time.time_ns() // 1_000_000 % MINUTE_MS
+                if end < 5_000:  # a minute ends soon enough to see it closed by the clock alone
+                    await at.until(lambda: PartitionView(made, 0).cut().closed_through_ms > closed)
+            finally:
+                os.kill(market.process.pid, signal.SIGCONT)
+            await traded(at)
+
+    with simulator("--symbols", "2", "--rate", "200") as market:
+        run(main(market))
+
+
+def test_a_mute_stream_is_said(made: Segment, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr("klshm.worker.process._SILENT_S", 0.3)
+
+    async def main() -> None:
+        add(made, "BTCUSDT")
+        await give_clock(made)
+        async with stream_server() as server, running(role_of(made, server.port)) as at:
+            await at.until(lambda: "stream silent worker=0" in caplog.text)
+            assert "acknowledged its subscriptions and has sent nothing" in caplog.text
+            assert "check exchange.ws_url" in caplog.text
+            assert at.state == "connecting"
+            before = caplog.text.count("stream silent")
+            await asyncio.sleep(0.6)
+            assert caplog.text.count("stream silent") == before  # once, not four times a second
+            assert server.handshakes == 1
+
+    run(main())
