@@ -144,7 +144,7 @@ def test_hostile_events_are_refused_and_the_worker_goes_on(made: Segment) -> Non
         good = {"E": now_ms, "T": now_ms}
         hostile = [
             {"a": -5}, {"f": 9, "l": 3}, {"p": "0"}, {"q": "0"}, {"p": "999999999999999999"},
-            {"T": -1}, {"T": 2**62}, {"E": 2**62}, {"T": now_ms + 10**9}, {"f": -1}, {"l": 2**63 - 1},
+            {"T": -1}, {"T": 2**62}, {"E": 2**62}, {"E": -(2**62)}, {"T": now_ms + 10**9}, {"f": -1}, {"l": 2**63 - 1},
         ]  # fmt: skip
         async with stream_server() as server, running(role_of(made, server.port)) as at:
             await server.until(lambda: len(server.requests) == 1)
