@@ -61,8 +61,8 @@ class Engine:
         words: The segment (or private memory of the same layout), dtype int64.
         layout: Its layout.
         worker: Which partition is this engine's; it is the only writer of it.
-        settle_ms: ms after its close, plus lag, until a bar settles.
-        amend_minutes: Kept for the record; minute records reach back five minutes.
+        settle_ms: Taken for the configuration's sake: the caller's clock says when bars settle.
+        amend_minutes: How many minutes after its end trades may still change a bar, at most five.
         skip_filled: Whether folds leave children without trades out of open, high and low.
     """
 
@@ -93,8 +93,7 @@ class Engine:
         state[st.C_LOG] = layout.log_offset(worker) // 8
         state[st.C_LOG_ROWS] = layout.log_rows
         state[st.C_COUNTERS] = self._block + lay.B_COUNTERS
-        state[st.C_SETTLE_MS] = settle_ms
-        state[st.C_AMEND_MS] = amend_minutes * intervals.MINUTE_MS
+        state[st.C_AMEND_MS] = min(amend_minutes, st.RECORDS - 3) * intervals.MINUTE_MS
         state[st.C_SKIP_FILLED] = int(skip_filled)
         state[st.C_SETTLED_THROUGH] = words[self._block + lay.B_SETTLED_THROUGH_MS]
         state[st.C_LOG_POSITION] = words[self._block + lay.B_TAIL]

@@ -10,16 +10,17 @@ from __future__ import annotations
 from klshm.core import events as ev
 from klshm.core import state as st
 from klshm.core.compiled import compiled, entry
-from klshm.core.kernel.closing import advance, list_slot, publish_open, settle_minute
-from klshm.core.kernel.folds import log_row
-from klshm.core.kernel.intake import prune_holes
+from klshm.core.kernel.closing import advance, log_late_changes, settle_minute
+from klshm.core.kernel.frames import UNKNOWN_ID, apply_frame, note_official_id
+from klshm.core.kernel.holes import prune_holes
 from klshm.core.kernel.lifecycle import add_symbol, remove_symbol, set_origin
+from klshm.core.kernel.live import publish_open
 from klshm.core.kernel.needs import check_streams, set_doubt, write_needs
-from klshm.core.kernel.official import apply_frame, apply_rest_row, note_official_id
-from klshm.core.kernel.rows import count, history_at, record_at, symbol_at
+from klshm.core.kernel.rest import apply_rest_row
+from klshm.core.kernel.rows import count, record_at, symbol_at
 from klshm.core.kernel.scaling import read_cells, read_trade
 from klshm.core.kernel.trades import apply_trade
-from klshm.core.state import CELLS, MINUTE
+from klshm.core.state import CELLS, MINUTE, SUMS
 from klshm.shm.counters import WORKER
 from klshm.shm.halves import swap
 from klshm.shm.layout import (
@@ -41,6 +42,10 @@ _SWAPS = WORKER.index("swaps_total")
 
 FUTURE_MS = 60_000
 """A trade or frame further ahead of the exchange's clock than this is refused."""
+MOST_FILLS = 1 << 20
+"""No order fills so often within 100 ms."""
+MOST_TRADES = 1 << 31
+"""No bar of any interval holds so many trades."""
 
 
 @compiled
@@ -53,77 +58,76 @@ def event_cells(m):
 def on_trade(m, events, at):
     """Check a trade event and apply it."""
     state = m.state
-    slot, T = events[at + ev.E_SLOT], events[at + ev.E_OPEN_TIME]
+    slot, E, T = events[at + ev.E_SLOT], events[at + ev.E_TIME], events[at + ev.E_OPEN_TIME]
     a, f, l = events[at + ev.E_A], events[at + ev.E_F], events[at + ev.E_L]
-    if a < 0 or f < 0 or l < f or T <= 0 or T > state[st.C_NOW] + FUTURE_MS:
+    latest = state[st.C_NOW] + FUTURE_MS
+    if a < 0 or f < 0 or l < f or l - f >= MOST_FILLS or T <= 0 or T > latest or E > latest:
         count(m, _REFUSED, 1)
         return
     sums = event_cells(m)
     price = read_trade(m, slot, events, at, sums, events[at + ev.E_FLAG] != 0)
     if price < 0:
         return
-    state[sums + 4] = l - f + 1
-    E = events[at + ev.E_TIME]
+    state[sums + SUMS - 1] = l - f + 1
+    E = max(E, T)
     symbol = symbol_at(m, slot)
     state[symbol + st.S_LAST_EVENT] = max(state[symbol + st.S_LAST_EVENT], E)
     apply_trade(m, slot, a, f, l, T, E, price, state[sums], sums)
 
 
 @compiled
-def is_sane(m, cells):
-    """Return whether nine cells can be a bar at all."""
-    state = m.state
-    opening, high, low, close = state[cells], state[cells + 1], state[cells + 2], state[cells + 3]
+def is_sane(events, at):
+    """Return whether an event's nine cells can be a bar at all."""
+    cells = at + ev.E_CELLS
+    opening, high, low, close = events[cells], events[cells + 1], events[cells + 2], events[cells + 3]
+    volume, quote, number = events[cells + st.VOLUME], events[cells + st.QUOTE], events[cells + st.COUNT]
     return (
         0 < low <= opening <= high
         and low <= close <= high
-        and state[cells + st.TAKER_VOLUME] <= state[cells + st.VOLUME]
-        and state[cells + st.TAKER_QUOTE] <= state[cells + st.QUOTE]
+        and 0 <= events[cells + st.TAKER_VOLUME] <= volume
+        and 0 <= events[cells + st.TAKER_QUOTE] <= quote
+        and 0 <= number < MOST_TRADES
+        and (number > 0) == (volume > 0)
+        and (number > 0) == (quote > 0)
     )
+
+
+@compiled
+def read_bar(m, events, at, cells):
+    """Check an official bar and read its cells; a refusal is counted."""
+    if is_sane(events, at) and read_cells(m, events[at + ev.E_SLOT], events, at, cells):
+        return True
+    count(m, _REFUSED, 1)
+    return False
 
 
 @compiled
 def on_frame(m, events, at):
     """Check an official frame and apply it."""
-    time = events[at + ev.E_OPEN_TIME]
-    cells = event_cells(m)
-    slot = events[at + ev.E_SLOT]
-    bad_time = time <= 0 or time % MINUTE != 0 or time > m.state[st.C_NOW] + FUTURE_MS
-    if bad_time or not read_cells(m, slot, events, at, cells) or not is_sane(m, cells):
+    time, E = events[at + ev.E_OPEN_TIME], events[at + ev.E_TIME]
+    first, last, number = events[at + ev.E_F], events[at + ev.E_L], events[at + ev.E_CELLS + st.COUNT]
+    latest = m.state[st.C_NOW] + FUTURE_MS
+    bad_ids = number > 0 and last != UNKNOWN_ID and not (0 <= first <= last and number <= last - first + 1)
+    if time <= 0 or time % MINUTE != 0 or time > latest or E > latest or bad_ids:
         count(m, _REFUSED, 1)
         return
-    first, last = events[at + ev.E_F], events[at + ev.E_L]
-    apply_frame(m, slot, events[at + ev.E_TIME], time, first, last, events[at + ev.E_FLAG] != 0, cells)
+    cells = event_cells(m)
+    if read_bar(m, events, at, cells):
+        apply_frame(m, events[at + ev.E_SLOT], E, time, first, last, events[at + ev.E_FLAG] != 0, cells)
 
 
 @compiled
 def on_rest_row(m, events, at):
     """Check an official row read by REST and apply it."""
+    state = m.state
     interval, time = events[at + ev.E_INTERVAL], events[at + ev.E_OPEN_TIME]
-    cells = event_cells(m)
-    slot = events[at + ev.E_SLOT]
-    aligned = (time - m.state[st.C_ANCHOR + interval]) % m.state[st.C_LENGTH + interval] == 0
-    if not aligned or not read_cells(m, slot, events, at, cells) or not is_sane(m, cells):
+    known = 0 <= interval < state[st.C_INTERVALS]
+    if not known or time <= 0 or (time - state[st.C_ANCHOR + interval]) % state[st.C_LENGTH + interval] != 0:
         count(m, _REFUSED, 1)
         return
-    apply_rest_row(m, slot, interval, time, events[at + ev.E_TIME], cells)
-
-
-@compiled
-def log_late_changes(m, slot):
-    """Log what changed since the last moment and met no other: a bar must not stay unlogged for ever."""
-    state = m.state
-    for index in range(st.RECORDS):
-        record = record_at(m, slot, index)
-        if state[record + st.M_UNLOGGED] == 1 and state[record + st.M_STATE] == STATE_CLOSED:
-            log_row(m, history_at(m, slot, 0, state[record + st.M_TIME]))
-            state[record + st.M_UNLOGGED] = 0
-    symbol = symbol_at(m, slot)
-    for interval in range(1, state[st.C_INTERVALS]):
-        time = state[symbol + st.S_UNLOGGED + interval]
-        if time != st.NONE:
-            log_row(m, history_at(m, slot, interval, time))
-            state[symbol + st.S_UNLOGGED + interval] = st.NONE
+    cells = event_cells(m)
+    if read_bar(m, events, at, cells):
+        apply_rest_row(m, events[at + ev.E_SLOT], interval, time, events[at + ev.E_TIME], cells)
 
 
 @compiled
@@ -138,11 +142,12 @@ def on_tick(m, time):
     closed = False
     for slot in range(state[st.C_SLOTS]):
         symbol = symbol_at(m, slot)
-        if state[symbol + st.S_ACTIVE] == 1 and state[symbol + st.S_OPEN_MINUTE] < minute:
-            closed = True
-            advance(m, slot, minute)
-            log_late_changes(m, slot)
-            prune_holes(m, slot)
+        if state[symbol + st.S_ACTIVE] == 0:
+            continue
+        closed = closed or state[symbol + st.S_OPEN_MINUTE] < minute
+        advance(m, slot, minute)
+        log_late_changes(m, slot)
+        prune_holes(m, slot)
     state[st.C_CLOSED_THROUGH] = max(state[st.C_CLOSED_THROUGH], minute)
     return closed
 
@@ -157,7 +162,7 @@ def on_settle(m, through):
         for index in range(st.RECORDS):
             record = record_at(m, slot, index)
             ended = state[record + st.M_TIME] + MINUTE <= through
-            if ended and state[record + st.M_STATE] == STATE_CLOSED and state[record + st.M_SETTLED] == 0:
+            if ended and state[record + st.M_STATE] == STATE_CLOSED:
                 settle_minute(m, slot, record)
     state[st.C_SETTLED_THROUGH] = max(state[st.C_SETTLED_THROUGH], through)
 
@@ -199,7 +204,6 @@ def dispatch(m, events, at):
         remove_symbol(m, slot)
     elif kind == ev.SYMBOL_ORIGIN:
         set_origin(m, slot, events[at + ev.E_OPEN_TIME])
-        list_slot(m, slot)
     else:
         count(m, _REFUSED, 1)
     return False

@@ -14,6 +14,8 @@ from klshm.core.kernel.rows import (
     has_row,
     history_at,
     image_differs,
+    image_matters,
+    oldest_row,
     open_time_of,
     pack,
     restore,
@@ -22,7 +24,6 @@ from klshm.core.kernel.rows import (
     row_state,
     symbol_at,
     write_history,
-    write_live,
     write_log,
 )
 from klshm.core.state import CLOSE, COUNT, HIGH, LOW, VOLUME
@@ -38,7 +39,6 @@ from klshm.shm.layout import (
     ROW_WORDS,
     STATE_CLOSED,
     STATE_CONFIRMED,
-    STATE_LIVE,
 )
 
 
@@ -162,42 +162,6 @@ def fold_flags(m, fold):
 
 
 @compiled
-def publish_column(m, slot, cells, filled, flags):
-    """Write the live rows of a symbol: the open minute and every interval above it.
-
-    Args:
-        m: The memory.
-        slot: Local slot.
-        cells: First state word of the open minute's cells.
-        filled: It holds no trades yet.
-        flags: Its flags.
-    """
-    state = m.state
-    minute = state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
-    pack(m, slot, 0, minute, cells, STATE_LIVE, flags, 0)
-    write_live(m, slot, 0)
-    intervals = state[st.C_INTERVALS]
-    for interval in range(1, intervals):
-        open_time = open_time_of(m, interval, minute)
-        child = state[st.C_SOURCE + interval]
-        child_open = open_time_of(m, child, minute)
-        fold = fold_at(m, slot, interval)
-        if state[fold + st.F_TIME] != open_time or state[fold + st.F_UNTIL] != child_open:
-            gather(m, slot, interval, open_time, child_open, fold)
-        whole = scratch_fold(m, interval)
-        for k in range(st.F_WORDS):
-            state[whole + k] = state[fold + k]
-        if child == 0:
-            add_child(m, whole, cells, filled, flags, False)
-        else:
-            part = scratch_fold(m, child)
-            part_flags = fold_flags(m, part)
-            add_child(m, whole, part + st.F_CELLS, part_flags & FLAG_FILLED != 0, part_flags, False)
-        pack(m, slot, interval, open_time, whole + st.F_CELLS, STATE_LIVE, fold_flags(m, whole), 0)
-        write_live(m, slot, interval)
-
-
-@compiled
 def log_row(m, at):
     """Log a history row as it is."""
     image = m.state[st.C_IMAGE]
@@ -210,7 +174,7 @@ def log_row(m, at):
 def refold(m, slot, interval, open_time, log):
     """Fold a closed bar anew after one of its children changed, or for the first time.
 
-    A bar that came from the exchange itself is left alone: its children cannot overrule it.
+    A bar that the exchange itself has confirmed is left alone: its children cannot overrule it.
 
     Args:
         m: The memory.
@@ -218,24 +182,24 @@ def refold(m, slot, interval, open_time, log):
         interval: Index of its interval, not 0.
         open_time: Its open time.
         log: Log it now if it changed; otherwise at the next moment that logs.
-
-    Returns:
-        Whether the history row changed.
     """
     state, words = m.state, m.words
     symbol = symbol_at(m, slot)
     at = history_at(m, slot, interval, open_time)
     known = has_row(m, slot, interval, open_time)
     old_flags = row_flags(words, at) if known else 0
-    if known and old_flags & FLAG_DERIVED == 0:
-        return False
+    official = known and old_flags & FLAG_DERIVED == 0
+    if official and row_state(words, at) == STATE_CONFIRMED:
+        return
+    if known and open_time < oldest_row(m, slot, state[st.C_SOURCE + interval]):
+        return  # history does not hold its children any more
     fold = scratch_fold(m, interval)
     end = open_time + state[st.C_LENGTH + interval]
     missing = gather(m, slot, interval, open_time, end, fold)
     count(m, _REFOLDS, 1)
     children = state[fold + st.F_COUNT]
-    if children == 0:
-        return False
+    if children == 0 or (official and missing > 0):
+        return
     flags = fold_flags(m, fold)
     status = STATE_CONFIRMED if missing == 0 and state[fold + st.F_CONFIRMED] == children else STATE_CLOSED
     revision = row_revision(words, at) + 1 if known else 1
@@ -248,14 +212,15 @@ def refold(m, slot, interval, open_time, log):
         if log and state[unlogged] == open_time:
             log_row(m, at)
             state[unlogged] = st.NONE
-        return False
-    logged = log or (state[unlogged] != st.NONE and state[unlogged] != open_time)
+        return
+    matters = end > state[st.C_SETTLED_THROUGH] or not known or image_matters(m, at)
+    logged = log or (matters and state[unlogged] != st.NONE and state[unlogged] != open_time)
     write_history(m, slot, interval, open_time, logged)
     if not logged:
-        state[unlogged] = open_time
+        if matters:
+            state[unlogged] = open_time
     elif state[unlogged] == open_time:
         state[unlogged] = st.NONE
-    return True
 
 
 @compiled
@@ -291,7 +256,7 @@ def refold_above(m, slot, interval, time, log, end):
         if state[st.C_LENGTH + parent] % state[st.C_LENGTH + interval] != 0:
             continue
         open_time = open_time_of(m, parent, time)
-        if open_time + state[st.C_LENGTH + parent] <= open_minute:
+        if oldest_row(m, slot, parent) <= open_time <= open_minute - state[st.C_LENGTH + parent]:
             known = has_row(m, slot, parent, open_time) or open_time + state[st.C_LENGTH + parent] == end
             if known or has_all_children(m, slot, parent, open_time):
                 refold(m, slot, parent, open_time, log)

@@ -5,21 +5,25 @@ from __future__ import annotations
 from klshm.core import events as ev
 from klshm.core import state as st
 from klshm.core.compiled import compiled
-from klshm.core.kernel.closing import list_slot, move_need
-from klshm.core.kernel.folds import fold_at
-from klshm.core.kernel.records import take_record
+from klshm.core.kernel.closing import advance, log_late_changes
+from klshm.core.kernel.folds import fold_at, refold, scratch
+from klshm.core.kernel.minutes import flatten, move_need
+from klshm.core.kernel.records import is_empty, take_record
 from klshm.core.kernel.rows import (
-    copy_cells,
     has_row,
+    list_slot,
     live_at,
+    oldest_row,
+    open_time_of,
     pack,
     record_at,
     restore,
     row_flags,
+    row_slot,
     symbol_at,
     write_live,
 )
-from klshm.core.state import CLOSE, MINUTE, OPEN, SUMS, VOLUME
+from klshm.core.state import CLOSE, MINUTE
 from klshm.shm.atomics import fence_release, store_relaxed, store_release
 from klshm.shm.layout import (
     FLAG_FILLED,
@@ -27,10 +31,10 @@ from klshm.shm.layout import (
     ROW_WORDS,
     STATE_EMPTY,
     W_EVENT_TIME,
+    W_FLAGS,
     W_LAST_AGG_ID,
     W_LAST_TRADE_ID,
     W_OPEN_TIME,
-    W_REVISION_SLOT,
 )
 
 
@@ -48,6 +52,7 @@ def start_symbol(m, slot):
     for word in (
         st.S_LAST_A,
         st.S_LAST_L,
+        st.S_COVERED_L,
         st.S_DOUBT,
         st.S_UNFILLED,
         st.S_OPEN_MINUTE,
@@ -85,68 +90,102 @@ def clear_row(m, at):
 
 
 @compiled
+def first_history_row(m, slot, interval):
+    """Return the first segment word of a series in history."""
+    state = m.state
+    row = state[st.C_HISTORY_BASE + interval] + slot * state[st.C_HISTORY_ROWS + interval]
+    return state[st.C_HISTORY] + row * ROW_WORDS
+
+
+@compiled
 def clear_slot(m, slot):
     """Remove what another symbol left in this slot's history and live rows."""
-    state = m.state
-    for interval in range(state[st.C_INTERVALS]):
-        rows = state[st.C_HISTORY_ROWS + interval]
-        first = state[st.C_HISTORY] + (state[st.C_HISTORY_BASE + interval] + slot * rows) * ROW_WORDS
-        for index in range(rows):
-            if m.words[first + index * ROW_WORDS + W_OPEN_TIME] != 0:
-                clear_row(m, first + index * ROW_WORDS)
+    for interval in range(m.state[st.C_INTERVALS]):
+        first = first_history_row(m, slot, interval)
+        for at in range(first, first + m.state[st.C_HISTORY_ROWS + interval] * ROW_WORDS, ROW_WORDS):
+            if m.words[at + W_OPEN_TIME] != 0:
+                clear_row(m, at)
         clear_row(m, live_at(m, slot, interval))
+
+
+@compiled
+def take_decimals(m, slot):
+    """Give a symbol the finest decimals that any row of it was written with."""
+    state = m.state
+    symbol = symbol_at(m, slot)
+    price, quantity = state[symbol + st.S_PRICE_DECIMALS], state[symbol + st.S_QUANTITY_DECIMALS]
+    for interval in range(state[st.C_INTERVALS]):
+        first = first_history_row(m, slot, interval)
+        for at in range(first, first + state[st.C_HISTORY_ROWS + interval] * ROW_WORDS, ROW_WORDS):
+            price = max(price, (m.words[at + W_FLAGS] >> 16) & 0xFF)
+            quantity = max(quantity, (m.words[at + W_FLAGS] >> 24) & 0xFF)
+        live = live_at(m, slot, interval)
+        price = max(price, (m.words[live + W_FLAGS] >> 16) & 0xFF)
+        quantity = max(quantity, (m.words[live + W_FLAGS] >> 24) & 0xFF)
+    state[symbol + st.S_PRICE_DECIMALS] = price
+    state[symbol + st.S_QUANTITY_DECIMALS] = quantity
+
+
+@compiled
+def resume_minute(m, slot, live, time):
+    """Let the open minute stand on its own live row, as if that were a frame of the exchange.
+
+    Its ids lie in the same guarded row, so they belong to its sums: a trade up to them adds nothing.
+    """
+    state = m.state
+    symbol = symbol_at(m, slot)
+    record = take_record(m, slot, time)
+    cells = record + st.M_BASE_CELLS
+    restore(m, slot, live, cells)
+    state[symbol + st.S_LAST_CLOSE] = state[cells + CLOSE]
+    state[record + st.M_PURE_CLEAN] = 0
+    state[record + st.M_OWN] = 1
+    flags = row_flags(m.words, live)
+    if flags & FLAG_PARTIAL != 0:
+        state[record + st.M_HOLED] = state[symbol + st.S_COVERED_L] + 1
+    if flags & FLAG_FILLED == 0:
+        state[record + st.M_BASE] = st.BASE_FRAME
+        state[record + st.M_BASE_F] = st.NONE
+        state[record + st.M_BASE_L] = state[symbol + st.S_COVERED_L]
+        state[record + st.M_PEND] = st.PEND_NEW
 
 
 @compiled
 def resume_symbol(m, slot, live):
     """Go on from the live row that a killed worker left.
 
-    Its sums and ids lie in one guarded row, so they belong together. What was missed since is
-    known to the trade: contiguous, or a hole with exact bounds. Until then the minute is in doubt.
+    What was missed since is known to the next trade: contiguous, or a hole with exact bounds.
+    Until then the stream is in doubt. If history holds the row's minute already, the worker was
+    killed between the two: the next minute is open, and what it had of it is in the hole.
     """
     state, words = m.state, m.words
     symbol = symbol_at(m, slot)
-    packed = words[live + ROW_WORDS - 1]
-    state[symbol + st.S_PRICE_DECIMALS] = max(state[symbol + st.S_PRICE_DECIMALS], (packed >> 16) & 0xFF)
-    state[symbol + st.S_QUANTITY_DECIMALS] = max(state[symbol + st.S_QUANTITY_DECIMALS], (packed >> 24) & 0xFF)
     time = words[live + W_OPEN_TIME]
-    filled = row_flags(words, live) & FLAG_FILLED != 0
-    state[symbol + st.S_OPEN_MINUTE] = time
     state[symbol + st.S_LAST_A] = words[live + W_LAST_AGG_ID]
     state[symbol + st.S_LAST_L] = words[live + W_LAST_TRADE_ID]
+    state[symbol + st.S_COVERED_L] = words[live + W_LAST_TRADE_ID]
     state[symbol + st.S_LAST_EVENT] = words[live + W_EVENT_TIME]
     state[symbol + st.S_LAST_E] = words[live + W_EVENT_TIME]
-    state[symbol + st.S_LAST_T] = time - 1 if filled else time
-    state[symbol + st.S_LAST_MULTI] = 1
+    state[symbol + st.S_LAST_T] = time - 1 if row_flags(words, live) & FLAG_FILLED != 0 else time
     state[symbol + st.S_DOUBT] = state[symbol + st.S_LAST_T]
     if state[symbol + st.S_LAST_A] != st.NONE:
         state[symbol + st.S_JOINED] = 0
-    record = take_record(m, slot, time)
-    cells = record + st.M_BASE_CELLS
-    restore(m, slot, live, cells)
-    state[symbol + st.S_LAST_CLOSE] = state[cells + CLOSE]
-    if row_flags(words, live) & FLAG_PARTIAL != 0:
-        state[record + st.M_HOLED] = st.FOREVER
-    state[record + st.M_PURE_CLEAN] = 0
-    if not filled:
-        state[record + st.M_HAS_TRADES] = 1
-        copy_cells(m, record + st.M_OPEN, cells + OPEN, VOLUME)
-        copy_cells(m, record + st.M_END, cells + VOLUME, SUMS)
-        copy_cells(m, symbol + st.S_PREFIX, cells + VOLUME, SUMS)
-        copy_cells(m, symbol + st.S_START, cells + VOLUME, SUMS)
-        state[record + st.M_HAS_END] = 1
-        state[record + st.M_HAS_OFF] = 1
-        state[record + st.M_FIRST] = state[symbol + st.S_LAST_L]
-        state[record + st.M_LAST] = state[symbol + st.S_LAST_L]
-        state[record + st.M_LAST_E] = state[symbol + st.S_LAST_E]
-        state[record + st.M_LAST_MULTI] = 1
-        state[record + st.M_MULTI_L] = state[symbol + st.S_LAST_L]
-    need = time - (st.RECORDS * 8) * MINUTE
-    while need < time and not has_row(m, slot, 0, need):
-        need += MINUTE
-    if need < time:
-        state[symbol + st.S_NEED_FROM] = need
-        move_need(m, slot)
+    closed = time
+    while has_row(m, slot, 0, closed):
+        closed += MINUTE
+    state[symbol + st.S_OPEN_MINUTE] = closed
+    if closed == time:
+        resume_minute(m, slot, live, time)
+
+
+@compiled
+def resume_needs(m, slot):
+    """Ask again for what history lacks or holds unconfirmed, from the oldest bar on that it holds."""
+    first, end = oldest_row(m, slot, 0), m.state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
+    while first < end and not has_row(m, slot, 0, first):
+        first += MINUTE
+    m.state[symbol_at(m, slot) + st.S_NEED_FROM] = first
+    move_need(m, slot)
 
 
 @compiled
@@ -164,30 +203,42 @@ def add_symbol(m, slot, events, at):
     state[symbol + st.S_ORIGIN] = events[at + ev.E_OPEN_TIME]
     state[symbol + st.S_PRICE_DECIMALS] = events[at + ev.E_PRICE_DECIMALS]
     state[symbol + st.S_QUANTITY_DECIMALS] = events[at + ev.E_QUANTITY_DECIMALS]
-    if m.words[live + W_OPEN_TIME] != 0:
-        if (m.words[live + W_REVISION_SLOT] >> 32) & 0xFFFF == global_slot:
-            resume_symbol(m, slot, live)
-            list_slot(m, slot)
-            return
-        clear_slot(m, slot)
-    minute = state[st.C_NOW] // MINUTE * MINUTE
-    state[symbol + st.S_OPEN_MINUTE] = minute
+    state[symbol + st.S_OPEN_MINUTE] = state[st.C_NOW] // MINUTE * MINUTE
     list_slot(m, slot)
+    if m.words[live] != 0 and row_slot(m.words, live) != global_slot:
+        clear_slot(m, slot)
+        return
+    take_decimals(m, slot)
+    if m.words[live + W_OPEN_TIME] != 0:
+        resume_symbol(m, slot, live)
+    resume_needs(m, slot)
+
+
+@compiled
+def close_last_bars(m, slot):
+    """Close what is open of a symbol that leaves, if it holds anything, however short of its end."""
+    state = m.state
+    minute = state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
+    record = take_record(m, slot, minute)
+    if not is_empty(m, record):
+        advance(m, slot, minute + MINUTE)
+    log_late_changes(m, slot)
+    for interval in range(1, state[st.C_INTERVALS]):
+        open_time = open_time_of(m, interval, minute)
+        if open_time + state[st.C_LENGTH + interval] > minute:
+            refold(m, slot, interval, open_time, True)
 
 
 @compiled
 def remove_symbol(m, slot):
     """Let a symbol leave; its history stays, its live rows say that nothing is live."""
     state = m.state
-    symbol = symbol_at(m, slot)
-    minute = state[symbol + st.S_OPEN_MINUTE]
-    if minute != st.NONE:
-        cells = record_at(m, slot, 0) + st.M_BASE_CELLS
-        for interval in range(state[st.C_INTERVALS]):
-            for k in range(st.CELLS):
-                state[cells + k] = 0
-            pack(m, slot, interval, 0, cells, STATE_EMPTY, 0, 0)
-            write_live(m, slot, interval)
+    close_last_bars(m, slot)
+    cells = scratch(m, 1)
+    flatten(m, cells, 0)
+    for interval in range(state[st.C_INTERVALS]):
+        pack(m, slot, interval, 0, cells, STATE_EMPTY, 0, 0)
+        write_live(m, slot, interval)
     start_symbol(m, slot)
 
 
@@ -199,3 +250,5 @@ def set_origin(m, slot, time):
     state[symbol + st.S_ORIGIN] = time
     for interval in range(state[st.C_INTERVALS]):
         state[fold_at(m, slot, interval) + st.F_TIME] = st.NONE
+    move_need(m, slot)
+    list_slot(m, slot)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled
-from klshm.core.kernel.closing import amend_touched, list_slot
-from klshm.core.kernel.intake import hole_at
-from klshm.core.kernel.rows import count, has_row, history_at, record_at, row_flags, symbol_at
+from klshm.core.kernel.closing import amend_touched
+from klshm.core.kernel.holes import hole_at, oldest_hole
+from klshm.core.kernel.minutes import move_need
+from klshm.core.kernel.rows import count, has_row, history_at, record_at, row_flags, row_state, symbol_at
 from klshm.core.state import MINUTE
 from klshm.shm.atomics import fence_release, store_relaxed, store_release
 from klshm.shm.counters import WORKER
@@ -18,6 +19,7 @@ from klshm.shm.layout import (
     NEED_HOLE,
     NEED_UNCONFIRMED,
     ROW_WORDS,
+    STATE_CONFIRMED,
 )
 
 
@@ -45,7 +47,6 @@ def doubt_symbol(m, slot, time):
         if state[record + st.M_TIME] != st.NONE and state[record + st.M_TIME] + MINUTE > time:
             state[symbol + st.S_TOUCHED] |= 1 << index
     amend_touched(m, slot)
-    list_slot(m, slot)
 
 
 @compiled
@@ -70,7 +71,7 @@ def check_streams(m):
             continue
         ahead, behind = state[symbol + st.S_AHEAD_SINCE], state[symbol + st.S_BEHIND_SINCE]
         if ahead != st.NONE and now - ahead > MUTE_MS:
-            doubt_symbol(m, slot, ahead)
+            doubt_symbol(m, slot, state[symbol + st.S_AHEAD_FROM])
             silent += 1
         elif behind != st.NONE and now - behind > MUTE_MS and state[symbol + st.S_FRAME_E] > 0:
             silent += 1
@@ -101,14 +102,15 @@ def reasons(m, slot, first, last):
     state = m.state
     symbol = symbol_at(m, slot)
     bits = NEED_EMPTY
-    for time in range(max(first, last - 99 * MINUTE), last + MINUTE, MINUTE):
-        if not has_row(m, slot, 0, time):
-            bits |= NEED_UNCONFIRMED
-            break
-        flags = row_flags(m.words, history_at(m, slot, 0, time))
-        if flags & FLAG_FILLED == 0 or flags & FLAG_PARTIAL != 0:
-            bits |= NEED_UNCONFIRMED
-            break
+    for time in range(first, last + MINUTE, MINUTE):
+        at = history_at(m, slot, 0, time)
+        if has_row(m, slot, 0, time):
+            flags = row_flags(m.words, at)
+            plainly_empty = flags & FLAG_FILLED != 0 and flags & FLAG_PARTIAL == 0
+            if plainly_empty or row_state(m.words, at) == STATE_CONFIRMED:
+                continue
+        bits |= NEED_UNCONFIRMED
+        break
     if state[symbol + st.S_HOLES] > 0:
         bits |= NEED_HOLE
     if state[symbol + st.S_DOUBT] != st.NONE:
@@ -126,6 +128,8 @@ def write_needs(m):
         symbol = symbol_at(m, slot)
         for k in range(7):
             state[values + k] = 0
+        if state[symbol + st.S_ACTIVE] == 1:
+            move_need(m, slot)
         first = state[symbol + st.S_NEED_FROM]
         if state[symbol + st.S_ACTIVE] == 1 and first != st.NONE:
             last = state[symbol + st.S_OPEN_MINUTE] - MINUTE
@@ -137,7 +141,7 @@ def write_needs(m):
             state[values + 5] = reasons(m, slot, first, last)
             state[values + 6] = first + MINUTE
             if state[symbol + st.S_HOLES] > 0:
-                hole = hole_at(m, slot, 0)
+                hole = hole_at(m, slot, oldest_hole(m, slot))
                 state[values + 1] = state[hole + st.H_FIRST_A]
                 state[values + 2] = state[hole + st.H_LAST_A]
             missing += 1

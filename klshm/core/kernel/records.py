@@ -34,6 +34,12 @@ def find_record(m, slot, time):
 
 
 @compiled
+def oldest_minute(m, slot):
+    """Return the oldest minute that may have a record."""
+    return m.state[symbol_at(m, slot) + st.S_OPEN_MINUTE] - m.state[st.C_AMEND_MS]
+
+
+@compiled
 def seed_record(m, slot, record):
     """Let a record that begins after its minute was closed (a restart) stand on the row in history.
 
@@ -44,6 +50,7 @@ def seed_record(m, slot, record):
     state[record + st.M_STATE] = STATE_CLOSED
     state[record + st.M_SETTLED] = 1
     state[record + st.M_PURE_CLEAN] = 0
+    state[record + st.M_OWN] = 1
     if not has_row(m, slot, 0, time):
         state[record + st.M_HOLED] = st.FOREVER
         return
@@ -68,22 +75,20 @@ def take_record(m, slot, time):
     record = record_at(m, slot, record_index(time))
     if state[record + st.M_TIME] == time:
         return record
-    if state[record + st.M_TIME] > time:
-        return st.NONE
-    open_minute = state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
-    if open_minute != st.NONE and time <= open_minute - (st.RECORDS - 2) * MINUTE:
+    if state[record + st.M_TIME] > time or time < oldest_minute(m, slot):
         return st.NONE
     for k in range(st.M_WORDS):
         state[record + k] = 0
     state[record + st.M_TIME] = time
     state[record + st.M_STATE] = STATE_LIVE
     state[record + st.M_BASE_L] = st.NONE
+    state[record + st.M_OFF_L] = st.NONE
     state[record + st.M_CLEAN_L] = st.NONE
     state[record + st.M_FIRST] = st.NONE
     state[record + st.M_LAST] = st.NONE
     state[record + st.M_MULTI_L] = st.NONE
     state[record + st.M_PURE_CLEAN] = 1
-    if open_minute != st.NONE and time < open_minute:
+    if time < state[symbol_at(m, slot) + st.S_OPEN_MINUTE]:
         seed_record(m, slot, record)
     return record
 
@@ -151,11 +156,20 @@ def off_holds(m, slot, record):
 
 
 @compiled
+def is_behind_base(m, record):
+    """Return whether the trades held reach no further than the base."""
+    state = m.state
+    if state[record + st.M_BASE] == st.BASE_NONE:
+        return False
+    return is_final(m, record) or state[record + st.M_LAST] <= state[record + st.M_BASE_L]
+
+
+@compiled
 def is_split(m, slot, record):
     """Return whether the next minute's cut says exactly where this minute ends (BARS section 2, upper)."""
     state = m.state
     after = find_record(m, slot, state[record + st.M_TIME] + MINUTE)
-    if after == st.NONE or is_final(m, record) or state[record + st.M_HAS_TRADES] == 0:
+    if after == st.NONE or state[record + st.M_HAS_TRADES] == 0 or is_behind_base(m, record):
         return False
     return (
         state[after + st.M_HAS_OFF] == 1
@@ -163,8 +177,26 @@ def is_split(m, slot, record):
         and state[record + st.M_HAS_OFF] == 1
         and state[record + st.M_OFF_EXACT] == 1
         and state[after + st.M_OFF_EPOCH] == state[record + st.M_OFF_EPOCH]
-        and (state[record + st.M_BASE] == st.BASE_NONE or state[record + st.M_LAST] > state[record + st.M_BASE_L])
     )
+
+
+@compiled
+def add_split_sums(m, slot, record, cells):
+    """Read the sums of a minute that ends where the next one is known to begin.
+
+    Only what the last group loses to the next minute is taken from there: the next minute's
+    count holds ids that were never used, and must not correct this one's.
+    """
+    state = m.state
+    after = find_record(m, slot, state[record + st.M_TIME] + MINUTE)
+    crosses = state[after + st.M_OFF] != state[record + st.M_END]
+    upper = after + st.M_OFF if crosses else record + st.M_END
+    for k in range(SUMS):
+        state[cells + VOLUME + k] = state[upper + k] - state[record + st.M_OFF + k]
+    first = state[after + st.M_BASE_F]
+    if crosses and state[after + st.M_BASE] != st.BASE_NONE and 0 < first <= state[record + st.M_LAST]:
+        whole = state[record + st.M_END + COUNT - VOLUME] - state[record + st.M_OFF + COUNT - VOLUME]
+        state[cells + COUNT] = whole - (state[record + st.M_LAST] - first + 1)
 
 
 @compiled
@@ -178,23 +210,17 @@ def compose(m, slot, record, cells):
         cells: First state word of the nine cells to fill.
     """
     state = m.state
-    base = state[record + st.M_BASE]
-    last = state[record + st.M_LAST]
-    framed = base != st.BASE_NONE
-    ahead = framed and (base >= st.BASE_FINAL or last <= state[record + st.M_BASE_L])
-    if framed:
+    if state[record + st.M_BASE] != st.BASE_NONE:
         copy_cells(m, cells, record + st.M_BASE_CELLS, st.CELLS)
-        if ahead:
+        if is_behind_base(m, record):
             return
         state[cells + HIGH] = max(state[cells + HIGH], state[record + st.M_HIGH])
         state[cells + LOW] = min(state[cells + LOW], state[record + st.M_LOW])
         state[cells + CLOSE] = state[record + st.M_CLOSE]
     else:
-        for k in range(4):
-            state[cells + OPEN + k] = state[record + st.M_OPEN + k]
+        copy_cells(m, cells + OPEN, record + st.M_OPEN, VOLUME)
     if is_split(m, slot, record):
-        upper = find_record(m, slot, state[record + st.M_TIME] + MINUTE) + st.M_OFF
-    else:
-        upper = record + st.M_END
+        add_split_sums(m, slot, record, cells)
+        return
     for k in range(SUMS):
-        state[cells + VOLUME + k] = state[upper + k] - state[record + st.M_OFF + k]
+        state[cells + VOLUME + k] = state[record + st.M_END + k] - state[record + st.M_OFF + k]

@@ -62,6 +62,14 @@ def open_time_of(m, interval, time):
 
 
 @compiled
+def oldest_row(m, slot, interval):
+    """Return the open time of the oldest closed bar that history can hold; an older one would overwrite a newer."""
+    state = m.state
+    rows = state[st.C_HISTORY_ROWS + interval]
+    return state[symbol_at(m, slot) + st.S_OPEN_MINUTE] - (rows - 2) * state[st.C_LENGTH + interval]
+
+
+@compiled
 def row_state(words, at):
     """Return the state of the row at `at`."""
     return (words[at + lay.W_REVISION_SLOT] >> 56) & 0xFF
@@ -77,6 +85,12 @@ def row_flags(words, at):
 def row_revision(words, at):
     """Return the revision of the row at `at`."""
     return words[at + lay.W_REVISION_SLOT] & 0xFFFFFFFF
+
+
+@compiled
+def row_slot(words, at):
+    """Return the slot in the symbols table of the row at `at`."""
+    return (words[at + lay.W_REVISION_SLOT] >> 32) & 0xFFFF
 
 
 @compiled
@@ -120,7 +134,7 @@ def pack(m, slot, interval, open_time, cells, status, flags, revision):
     delay_us = min(max((state[st.C_NOW] - event_time) * 1000, -2147483648), 2147483647)
     state[image + lay.W_COUNT_DELAY] = (state[cells + COUNT] & 0xFFFFFFFF) | (delay_us << 32)
     state[image + lay.W_LAST_AGG_ID] = state[symbol + st.S_LAST_A]
-    state[image + lay.W_LAST_TRADE_ID] = state[symbol + st.S_LAST_L]
+    state[image + lay.W_LAST_TRADE_ID] = state[symbol + st.S_COVERED_L]
     state[image + lay.W_EVENT_TIME] = event_time
     state[image + lay.W_REVISION_SLOT] = (
         (revision & 0xFFFFFFFF)
@@ -193,22 +207,45 @@ def copy_cells(m, to, source, number):
 
 
 @compiled
-def image_differs(m, at):
-    """Return whether the record in the image says something else about its bar than the one at `at`.
-
-    Compared are open time, the nine values, state, flags and residuals; not ids, times or revision.
-    """
+def image_values_differ(m, at):
+    """Return whether the record in the image has other values than the one at `at`."""
     words, state = m.words, m.state
     image = state[st.C_IMAGE]
-    for k in range(lay.W_OPEN_TIME, lay.W_COUNT_DELAY):
+    for k in range(lay.W_OPEN, lay.W_COUNT_DELAY):
         if words[at + k] != state[image + k]:
             return True
     return (
         (words[at + lay.W_COUNT_DELAY] & 0xFFFFFFFF) != (state[image + lay.W_COUNT_DELAY] & 0xFFFFFFFF)
         or words[at + lay.W_TAKER_BUY_VOLUME] != state[image + lay.W_TAKER_BUY_VOLUME]
         or words[at + lay.W_TAKER_BUY_QUOTE_VOLUME] != state[image + lay.W_TAKER_BUY_QUOTE_VOLUME]
-        or (words[at + lay.W_REVISION_SLOT] >> 56) != (state[image + lay.W_REVISION_SLOT] >> 56)
-        or words[at + lay.W_FLAGS] != state[image + lay.W_FLAGS]
+        or (words[at + lay.W_FLAGS] ^ state[image + lay.W_FLAGS]) >> 16 != 0
+    )
+
+
+@compiled
+def image_differs(m, at):
+    """Return whether the record in the image says something else about its bar than the one at `at`.
+
+    Compared are open time, the nine values, state, flags and residuals; not ids, times or revision.
+    """
+    words, image = m.words, m.state[st.C_IMAGE]
+    return (
+        words[at + lay.W_OPEN_TIME] != m.state[image + lay.W_OPEN_TIME]
+        or image_values_differ(m, at)
+        or (words[at + lay.W_REVISION_SLOT] >> 56) != (m.state[image + lay.W_REVISION_SLOT] >> 56)
+        or words[at + lay.W_FLAGS] != m.state[image + lay.W_FLAGS]
+    )
+
+
+@compiled
+def image_matters(m, at):
+    """Return whether the image differs from the record at `at` in more than being provisional."""
+    state = m.state
+    image = state[st.C_IMAGE]
+    return (
+        image_values_differ(m, at)
+        or (m.words[at + lay.W_REVISION_SLOT] >> 56) != (state[image + lay.W_REVISION_SLOT] >> 56)
+        or (m.words[at + lay.W_FLAGS] ^ state[image + lay.W_FLAGS]) & ~lay.FLAG_PROVISIONAL != 0
     )
 
 
@@ -219,6 +256,17 @@ def write_live(m, slot, interval):
     write_row(m.words, live_at(m, slot, interval), state, state[st.C_IMAGE])
     intervals = state[st.C_INTERVALS]
     mark_row(state, state[st.C_TRACKER], state[st.C_SLOTS] * intervals, slot * intervals + interval)
+
+
+@compiled
+def list_slot(m, slot):
+    """Remember that a symbol's live rows must be written at the end of the batch."""
+    state = m.state
+    symbol = symbol_at(m, slot)
+    if state[symbol + st.S_LISTED] == 0:
+        state[symbol + st.S_LISTED] = 1
+        state[state[st.C_TOUCHED_LIST] + state[st.C_TOUCHED]] = slot
+        state[st.C_TOUCHED] += 1
 
 
 @compiled

@@ -10,12 +10,15 @@ from klshm.core import state as st
 from klshm.core.compiled import compiled, entry
 from klshm.core.events import (
     E_CELLS,
+    E_OPEN_TIME,
     E_PRICE_DECIMALS,
     E_QUANTITY_DECIMALS,
     E_QUOTE_DECIMALS,
 )
+from klshm.core.kernel.intake import rebase_prefix
+from klshm.core.kernel.records import find_record
 from klshm.core.kernel.rows import count, record_at, symbol_at
-from klshm.core.state import CELLS, COUNT, QUOTE, SUMS, TAKER_QUOTE, TAKER_VOLUME, VOLUME
+from klshm.core.state import CELLS, COUNT, MINUTE, QUOTE, SUMS, TAKER_QUOTE, TAKER_VOLUME, VOLUME
 from klshm.shm.atomics import float_of_bits
 from klshm.shm.counters import WORKER
 from klshm.shm.exact import MAX_SUM, POWERS, split
@@ -73,7 +76,7 @@ def multiply(m, at, factor, apply):
     value = m.state[at]
     if value > MAX_SUM // factor or value < -(MAX_SUM // factor):
         return False
-    if apply and value != st.NONE:
+    if apply:
         m.state[at] = value * factor
     return True
 
@@ -103,7 +106,8 @@ def rescale_all(m, slot, price_factor, quantity_factor, apply):
     symbol = symbol_at(m, slot)
     fits = rescale_sums(m, symbol + st.S_PREFIX, price_factor, quantity_factor, apply)
     fits = rescale_sums(m, symbol + st.S_START, price_factor, quantity_factor, apply) and fits
-    fits = multiply(m, symbol + st.S_LAST_CLOSE, price_factor, apply) and fits
+    if state[symbol + st.S_LAST_CLOSE] != st.NONE:
+        fits = multiply(m, symbol + st.S_LAST_CLOSE, price_factor, apply) and fits
     for index in range(st.RECORDS):
         record = record_at(m, slot, index)
         for cells in (st.M_BASE_CELLS, st.M_TICK_CELLS, st.M_SETTLE_CELLS, st.M_PURE):
@@ -223,8 +227,14 @@ def read_trade(m, slot, events, at, sums, is_buyer_maker):
     state[sums + 1] = price * quantity
     state[sums + 2] = 0 if is_buyer_maker else quantity
     state[sums + 3] = 0 if is_buyer_maker else price * quantity
+    if state[symbol + st.S_PREFIX + 1] > MAX_SUM // 2:
+        rebase_prefix(m, slot)
+    record = find_record(m, slot, events[at + E_OPEN_TIME] // MINUTE * MINUTE)
     for k in range(SUMS - 1):
-        if state[symbol + st.S_PREFIX + k] > MAX_SUM - state[sums + k]:
+        held = state[symbol + st.S_PREFIX + k]
+        if record != st.NONE and state[record + st.M_HAS_OFF] == 1:
+            held -= state[record + st.M_OFF + k]
+        if held > MAX_SUM - state[sums + k]:
             count(m, _OVERFLOWS, 1)
             return BAD
     return price

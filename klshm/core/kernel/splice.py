@@ -10,16 +10,7 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled
-from klshm.core.kernel.records import (
-    find_record,
-    is_final,
-    off_holds,
-    ring_at,
-    ring_first,
-    ring_search,
-    take_record,
-    touch,
-)
+from klshm.core.kernel.records import find_record, is_final, ring_at, ring_first, ring_search, take_record, touch
 from klshm.core.kernel.rows import copy_cells, count, symbol_at
 from klshm.core.state import MINUTE, SUMS, VOLUME
 from klshm.shm.counters import WORKER
@@ -37,106 +28,28 @@ _SKIPPED = WORKER.index("frames_skipped_total")
 
 
 @compiled
-def measure(m, record, prefix, epoch, exact):
-    """Set a record's offset so that its base frame ends at a prefix."""
-    state = m.state
-    for k in range(SUMS):
-        state[record + st.M_OFF + k] = state[prefix + k] - state[record + st.M_BASE_CELLS + VOLUME + k]
-    state[record + st.M_HAS_OFF] = 1
-    state[record + st.M_OFF_EXACT] = exact
-    state[record + st.M_OFF_EPOCH] = epoch
-    state[record + st.M_OFF_FROM_FRAME] = exact
+def touch_with_before(m, slot, record):
+    """Remember that a minute changed, and the one before it, which may end where this one begins."""
+    touch(m, slot, record)
+    before = find_record(m, slot, m.state[record + st.M_TIME] - MINUTE)
+    if before != st.NONE:
+        touch(m, slot, before)
 
 
 @compiled
-def measure_across_hole(m, slot, record, position):
-    """Measure an offset from a frame that ends between two trades we hold: what is between was missed.
+def put_off(m, slot, record, sums, epoch, exact, official_id):
+    """Set a minute's offset.
 
-    Exact if the next trade's ids begin right after the frame's last.
+    Args:
+        m: The memory.
+        slot: Local slot.
+        record: The minute's record.
+        sums: First state word of the prefix at its lower cut.
+        epoch: In which it was measured.
+        exact: Whether it is known to be right.
+        official_id: Last trade id of the frame that measured it, -1: none did.
     """
     state = m.state
-    following = ring_at(m, slot, position + 1)
-    before = symbol_at(m, slot) + st.S_START
-    if position != st.NONE:
-        before = ring_at(m, slot, position) + st.R_PREFIX
-    exact = 1 if state[following + st.R_F] == state[record + st.M_BASE_L] + 1 else 0
-    state[record + st.M_PEND] = 0
-    same_epoch = state[record + st.M_OFF_EPOCH] == state[following + st.R_EPOCH]
-    if exact == 1 or not (state[record + st.M_OFF_EXACT] == 1 and same_epoch):
-        measure(m, record, before, state[following + st.R_EPOCH], exact)
-        if exact == 1:
-            state[record + st.M_CLEAN_L] = state[record + st.M_BASE_L]
-            copy_cells(m, record + st.M_CLEAN_SUMS, record + st.M_BASE_CELLS + VOLUME, SUMS)
-
-
-@compiled
-def settle_frame(m, slot, record):
-    """Let a pending base frame meet the trades: measure the offset, or check it."""
-    state = m.state
-    if state[record + st.M_PEND] == 0:
-        return
-    last = state[record + st.M_BASE_L]
-    position = ring_search(m, slot, last)
-    if position == st.NONE and ring_first(m, slot) > 0:
-        state[record + st.M_PEND] = 0  # older than the ring reaches back
-        count(m, _SKIPPED, 1)
-        return
-    entry = ring_at(m, slot, position)
-    if position == st.NONE or state[entry + st.R_L] < last:
-        if position + 1 < state[symbol_at(m, slot) + st.S_RING_COUNT]:
-            measure_across_hole(m, slot, record, position)
-        return  # otherwise the frame is ahead of the trades: the bar is the frame
-    state[record + st.M_PEND] = 0
-    same_epoch = state[record + st.M_HAS_OFF] == 1 and state[record + st.M_OFF_EPOCH] == state[entry + st.R_EPOCH]
-    known = same_epoch and state[record + st.M_OFF_EXACT] == 1
-    if state[entry + st.R_L] == last:
-        count(m, _CLEAN, 1)
-        if known:
-            equal = True
-            for k in range(SUMS - 1):
-                off = state[entry + st.R_PREFIX + k] - state[record + st.M_BASE_CELLS + VOLUME + k]
-                equal = equal and off == state[record + st.M_OFF + k]
-            if equal:
-                count(m, _CLEAN_EQUAL, 1)
-                off = state[entry + st.R_PREFIX + SUMS - 1] - state[record + st.M_BASE_CELLS + VOLUME + SUMS - 1]
-                if off == state[record + st.M_OFF + SUMS - 1]:
-                    count(m, _CLEAN_EQUAL_COUNT, 1)
-        measure(m, record, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 1)
-        state[record + st.M_CLEAN_L] = last
-        copy_cells(m, record + st.M_CLEAN_SUMS, record + st.M_BASE_CELLS + VOLUME, SUMS)
-        return
-    count(m, _CUT, 1)
-    if known:
-        rest = state[entry + st.R_PREFIX] - state[record + st.M_OFF] - state[record + st.M_BASE_CELLS + VOLUME]
-        count(m, _CUT_EXACT if 0 < rest < state[entry + st.R_QUANTITY] else _CUT_UNRESOLVED, 1)
-        # Ids may be skipped, so the count of the rest is known only as an upper bound.
-        state[record + st.M_OFF + SUMS - 1] = (
-            state[entry + st.R_PREFIX + SUMS - 1]
-            - (state[entry + st.R_L] - last)
-            - state[record + st.M_BASE_CELLS + VOLUME + SUMS - 1]
-        )
-    else:
-        count(m, _CUT_UNRESOLVED, 1)
-        measure(m, record, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 0)
-
-
-@compiled
-def off_holds_at(m, record, epoch):
-    """Return whether a record's offset is exact and of an epoch."""
-    state = m.state
-    return (
-        state[record + st.M_HAS_OFF] == 1
-        and state[record + st.M_OFF_EXACT] == 1
-        and state[record + st.M_OFF_EPOCH] == epoch
-    )
-
-
-@compiled
-def set_off(m, slot, record, sums, epoch, exact):
-    """Set the offset of a minute from the cut below it, unless a frame has measured it already."""
-    state = m.state
-    if off_holds(m, slot, record) and (state[record + st.M_OFF_FROM_FRAME] == 1 or exact == 0):
-        return
     changed = state[record + st.M_HAS_OFF] == 0 or state[record + st.M_OFF_EXACT] != exact
     for k in range(SUMS):
         changed = changed or state[record + st.M_OFF + k] != state[sums + k]
@@ -144,8 +57,150 @@ def set_off(m, slot, record, sums, epoch, exact):
     state[record + st.M_HAS_OFF] = 1
     state[record + st.M_OFF_EXACT] = exact
     state[record + st.M_OFF_EPOCH] = epoch
+    state[record + st.M_OFF_L] = official_id
     if changed:
-        touch(m, slot, record)
+        touch_with_before(m, slot, record)
+
+
+@compiled
+def prefix_before(m, slot, position):
+    """Return the first state word of the prefix before a ring position."""
+    if position == ring_first(m, slot):
+        return symbol_at(m, slot) + st.S_START
+    return ring_at(m, slot, position - 1) + st.R_PREFIX
+
+
+@compiled
+def measure(m, slot, record, prefix, epoch, exact):
+    """Set a minute's offset so that its base frame ends at a prefix; our own row measures nothing exactly."""
+    state = m.state
+    sums = state[st.C_SCRATCH] + 7 * st.CELLS
+    for k in range(SUMS):
+        state[sums + k] = state[prefix + k] - state[record + st.M_BASE_CELLS + VOLUME + k]
+    exact = 0 if state[record + st.M_OWN] == 1 else exact
+    put_off(m, slot, record, sums, epoch, exact, state[record + st.M_BASE_L])
+    if exact == 1:
+        state[record + st.M_CLEAN_L] = state[record + st.M_BASE_L]
+        copy_cells(m, record + st.M_CLEAN_SUMS, record + st.M_BASE_CELLS + VOLUME, SUMS)
+
+
+@compiled
+def measure_by_first(m, slot, record):
+    """Find a minute's lower cut from the first trade id its frame names.
+
+    Returns:
+        Whether that id begins a trade we hold, or follows one that we hold without a gap.
+    """
+    state = m.state
+    first = state[record + st.M_BASE_F]
+    if first < 0 or state[record + st.M_OWN] == 1:
+        return False
+    position = ring_search(m, slot, first - 1) + 1
+    if position == 0:
+        position = ring_first(m, slot)
+    if position >= state[symbol_at(m, slot) + st.S_RING_COUNT]:
+        return False
+    after = ring_at(m, slot, position)
+    if position == ring_first(m, slot):
+        if state[after + st.R_F] != first or position > 0:
+            return False
+    else:
+        before = ring_at(m, slot, position - 1)
+        gapless = state[before + st.R_EPOCH] == state[after + st.R_EPOCH]
+        if state[before + st.R_L] >= first or (state[after + st.R_F] != first and not gapless):
+            return False
+    put_off(m, slot, record, prefix_before(m, slot, position), state[after + st.R_EPOCH], 1, st.NONE)
+    return True
+
+
+@compiled
+def off_known(m, record, entry):
+    """Return whether a minute's offset is exact and in one epoch with a trade."""
+    state = m.state
+    return (
+        state[record + st.M_HAS_OFF] == 1
+        and state[record + st.M_OFF_EXACT] == 1
+        and state[record + st.M_OFF_EPOCH] == state[entry + st.R_EPOCH]
+    )
+
+
+@compiled
+def meet_beyond_hole(m, slot, record, position):
+    """Let a frame meet the trades on both sides of its last id, which itself was missed.
+
+    Exact if the next trade's ids begin right after the frame's last.
+    """
+    state = m.state
+    following = ring_at(m, slot, position)
+    exact = 1 if state[following + st.R_F] == state[record + st.M_BASE_L] + 1 else 0
+    if exact == 1 or not off_known(m, record, following):
+        measure(m, slot, record, prefix_before(m, slot, position), state[following + st.R_EPOCH], exact)
+
+
+@compiled
+def meet_clean(m, slot, record, entry, again):
+    """Let a frame that ends with a trade measure the offset; if that was known, check it."""
+    state = m.state
+    if not again:
+        count(m, _CLEAN, 1)
+        if off_known(m, record, entry):
+            wrong = 0
+            for k in range(SUMS):
+                off = state[entry + st.R_PREFIX + k] - state[record + st.M_BASE_CELLS + VOLUME + k]
+                if off != state[record + st.M_OFF + k]:
+                    wrong |= 1 if k == SUMS - 1 else 2
+            count(m, _CLEAN_EQUAL, 1 if wrong < 2 else 0)
+            count(m, _CLEAN_EQUAL_COUNT, 1 if wrong == 0 else 0)
+    measure(m, slot, record, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 1)
+
+
+@compiled
+def meet_cut(m, slot, record, entry, again):
+    """Let a frame that ends inside a trade leave an exact offset alone: the rest of the trade is then exact."""
+    state = m.state
+    known = off_known(m, record, entry)
+    if not known:
+        known = measure_by_first(m, slot, record) and off_known(m, record, entry)
+    base, off = record + st.M_BASE_CELLS + VOLUME, record + st.M_OFF
+    rest = state[entry + st.R_PREFIX] - state[off] - state[base]
+    known = known and 0 < rest < state[entry + st.R_QUANTITY]
+    if not again:
+        count(m, _CUT, 1)
+        count(m, _CUT_EXACT if known else _CUT_UNRESOLVED, 1)
+    if not known:
+        measure(m, slot, record, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 0)
+        return
+    # Ids may be skipped, so the count of the rest is known only as an upper bound.
+    ids_left = state[entry + st.R_L] - state[record + st.M_BASE_L]
+    state[off + SUMS - 1] = state[entry + st.R_PREFIX + SUMS - 1] - ids_left - state[base + SUMS - 1]
+
+
+@compiled
+def settle_frame(m, slot, record):
+    """Let a pending base frame meet the trades: measure the offset, or check it."""
+    state = m.state
+    pending = state[record + st.M_PEND]
+    if pending == st.PEND_NO:
+        return
+    last = state[record + st.M_BASE_L]
+    position = ring_search(m, slot, last)
+    if position == st.NONE and ring_first(m, slot) > 0:
+        state[record + st.M_PEND] = st.PEND_NO  # older than the ring reaches back
+        if pending == st.PEND_NEW:
+            count(m, _SKIPPED, 1)
+        return
+    if position == st.NONE or state[ring_at(m, slot, position) + st.R_L] < last:
+        if position + 1 < state[symbol_at(m, slot) + st.S_RING_COUNT]:
+            state[record + st.M_PEND] = st.PEND_NO
+            meet_beyond_hole(m, slot, record, position + 1)
+        return  # otherwise the frame is ahead of the trades: the bar is the frame
+    state[record + st.M_PEND] = st.PEND_NO
+    entry = ring_at(m, slot, position)
+    again = pending == st.PEND_AGAIN or state[record + st.M_OWN] == 1
+    if state[entry + st.R_L] == last:
+        meet_clean(m, slot, record, entry, again)
+    else:
+        meet_cut(m, slot, record, entry, again)
 
 
 @compiled
@@ -156,22 +211,50 @@ def take_tail(m, slot, record, entry):
     if state[record + st.M_HAS_TRADES] == 1 and state[record + st.M_FIRST] <= state[entry + st.R_F]:
         return  # taken before
     touch(m, slot, record)
-    state[record + st.M_OPEN] = price
+    if state[record + st.M_HAS_TRADES] == 0:
+        state[record + st.M_HAS_TRADES] = 1
+        state[record + st.M_HIGH] = price
+        state[record + st.M_LOW] = price
+        state[record + st.M_CLOSE] = price
+        state[record + st.M_LAST] = state[entry + st.R_L]
+        state[record + st.M_LAST_MULTI] = 1
+        state[record + st.M_LAST_E] = state[entry + st.R_E]
+        copy_cells(m, record + st.M_END, entry + st.R_PREFIX, SUMS)
     state[record + st.M_FIRST] = state[entry + st.R_F]
-    if state[record + st.M_HAS_TRADES] == 1:
-        state[record + st.M_HIGH] = max(state[record + st.M_HIGH], price)
-        state[record + st.M_LOW] = min(state[record + st.M_LOW], price)
+    state[record + st.M_OPEN] = price
+    state[record + st.M_HIGH] = max(state[record + st.M_HIGH], price)
+    state[record + st.M_LOW] = min(state[record + st.M_LOW], price)
+    state[record + st.M_MULTI_L] = max(state[record + st.M_MULTI_L], state[entry + st.R_L])
+
+
+@compiled
+def inherit_off(m, slot, record, sums, epoch, exact):
+    """Set a minute's offset from the cut below it, unless its own frame has measured it."""
+    state = m.state
+    holds = (
+        state[record + st.M_HAS_OFF] == 1
+        and state[record + st.M_OFF_EXACT] == 1
+        and state[record + st.M_OFF_EPOCH] == state[symbol_at(m, slot) + st.S_EPOCH]
+    )
+    if holds and (state[record + st.M_OFF_L] != st.NONE or exact == 0):
         return
-    state[record + st.M_HAS_TRADES] = 1
-    state[record + st.M_HIGH] = price
-    state[record + st.M_LOW] = price
-    state[record + st.M_CLOSE] = price
-    state[record + st.M_LAST] = state[entry + st.R_L]
-    state[record + st.M_LAST_MULTI] = 1
-    state[record + st.M_LAST_E] = state[entry + st.R_E]
-    state[record + st.M_MULTI_L] = state[entry + st.R_L]
-    state[record + st.M_HAS_END] = 1
-    copy_cells(m, record + st.M_END, entry + st.R_PREFIX, SUMS)
+    put_off(m, slot, record, sums, epoch, exact, st.NONE)
+
+
+@compiled
+def pass_clean_cut(m, slot, record, position):
+    """A final minute ends with a trade: the next minute that holds trades begins after it."""
+    state = m.state
+    if position + 1 >= state[symbol_at(m, slot) + st.S_RING_COUNT]:
+        return
+    entry, following = ring_at(m, slot, position), ring_at(m, slot, position + 1)
+    for step in range(1, st.RECORDS):
+        after = find_record(m, slot, state[record + st.M_TIME] + step * MINUTE)
+        if after == st.NONE or (state[after + st.M_HAS_TRADES] == 0 and state[after + st.M_BASE] != st.BASE_FRAME):
+            continue
+        if state[following + st.R_F] >= state[after + st.M_FIRST]:
+            inherit_off(m, slot, after, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 1)
+        return
 
 
 @compiled
@@ -187,28 +270,28 @@ def pass_cut(m, slot, record):
     entry = ring_at(m, slot, position)
     if state[entry + st.R_L] < last:
         return  # the trade that holds L has not come yet
-    minute = state[record + st.M_TIME]
     if state[entry + st.R_L] == last:
-        for step in range(1, st.RECORDS):
-            after = find_record(m, slot, minute + step * MINUTE)
-            if after != st.NONE and (state[after + st.M_HAS_TRADES] == 1 or state[after + st.M_BASE] == st.BASE_FRAME):
-                follows = position + 1 < state[symbol_at(m, slot) + st.S_RING_COUNT]
-                if follows and state[ring_at(m, slot, position + 1) + st.R_F] >= state[after + st.M_FIRST]:
-                    set_off(m, slot, after, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 1)
-                return
+        pass_clean_cut(m, slot, record, position)
         return
-    after = take_record(m, slot, minute + MINUTE)
+    after = take_record(m, slot, state[record + st.M_TIME] + MINUTE)
     if after == st.NONE or is_final(m, after):
         return
-    exact = 1 if off_holds_at(m, record, state[entry + st.R_EPOCH]) else 0
     take_tail(m, slot, after, entry)
-    if exact:
-        sums = m.state[st.C_SCRATCH]
+    if off_known(m, record, entry):
+        sums = state[st.C_SCRATCH] + 7 * st.CELLS
         for k in range(SUMS):
             state[sums + k] = state[record + st.M_OFF + k] + state[record + st.M_BASE_CELLS + VOLUME + k]
-        set_off(m, slot, after, sums, state[entry + st.R_EPOCH], 1)
+        inherit_off(m, slot, after, sums, state[entry + st.R_EPOCH], 1)
     else:
-        set_off(m, slot, after, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 0)
+        inherit_off(m, slot, after, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 0)
+
+
+@compiled
+def pass_cut_from(m, slot, time):
+    """Give a final minute's upper cut to the next, if the minute is known."""
+    record = find_record(m, slot, time)
+    if record != st.NONE:
+        pass_cut(m, slot, record)
 
 
 @compiled
@@ -226,10 +309,9 @@ def hold_trade(m, record, entry):
     state[record + st.M_LOW] = min(state[record + st.M_LOW], price)
     state[record + st.M_CLOSE] = price
     state[record + st.M_LAST] = state[entry + st.R_L]
-    multi = state[entry + st.R_L] > state[entry + st.R_F]
-    state[record + st.M_LAST_MULTI] = 1 if multi else 0
     state[record + st.M_LAST_E] = state[entry + st.R_E]
-    if multi:
+    state[record + st.M_LAST_MULTI] = 0
+    if state[entry + st.R_L] > state[entry + st.R_F]:
+        state[record + st.M_LAST_MULTI] = 1
         state[record + st.M_MULTI_L] = state[entry + st.R_L]
-    state[record + st.M_HAS_END] = 1
     copy_cells(m, record + st.M_END, entry + st.R_PREFIX, SUMS)

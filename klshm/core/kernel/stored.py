@@ -1,0 +1,90 @@
+"""Closed minutes that are too old to have a record: their row in history is all there is of them."""
+
+from __future__ import annotations
+
+from klshm.core import state as st
+from klshm.core.compiled import compiled
+from klshm.core.kernel.closing import amend
+from klshm.core.kernel.folds import refold_above, scratch
+from klshm.core.kernel.minutes import close_before, flatten, need_from
+from klshm.core.kernel.records import is_empty, oldest_minute, take_record
+from klshm.core.kernel.rows import (
+    count,
+    has_row,
+    history_at,
+    pack,
+    restore,
+    row_flags,
+    row_revision,
+    row_state,
+    symbol_at,
+    write_history,
+)
+from klshm.core.state import CLOSE, MINUTE
+from klshm.shm.counters import WORKER
+from klshm.shm.layout import FLAG_FILLED, FLAG_PARTIAL, STATE_CLOSED, STATE_CONFIRMED
+
+
+__all__ = []
+
+_CONFIRMED_EMPTY = WORKER.index("confirmed_empty_total")
+
+
+@compiled
+def rewrite_row(m, slot, time, cells, status, flags):
+    """Store and log a changed bar that is too old to have a record."""
+    revision = row_revision(m.words, history_at(m, slot, 0, time)) + 1
+    pack(m, slot, 0, time, cells, status, flags, revision)
+    write_history(m, slot, 0, time, True)
+    refold_above(m, slot, 0, time, True, st.NONE)
+
+
+@compiled
+def move_filled(m, slot, time):
+    """Bring filled minutes from `time` on to the close of the bar before them, records or not."""
+    state = m.state
+    open_minute = state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
+    while time < open_minute:
+        if time >= oldest_minute(m, slot):
+            record = take_record(m, slot, time)
+            if record != st.NONE and is_empty(m, record):
+                amend(m, slot, record, True)
+            return
+        at = history_at(m, slot, 0, time)
+        if not has_row(m, slot, 0, time) or row_flags(m.words, at) & FLAG_FILLED == 0:
+            return
+        cells, price = scratch(m, 1), close_before(m, slot, time)
+        restore(m, slot, at, cells)
+        if price == st.NONE or state[cells + CLOSE] == price:
+            return
+        flatten(m, cells, price)
+        rewrite_row(m, slot, time, cells, row_state(m.words, at), row_flags(m.words, at))
+        time += MINUTE
+
+
+@compiled
+def lose_trade(m, slot, time):
+    """A trade came too late for its minute's record: its closed bar is known to lack it."""
+    at = history_at(m, slot, 0, time)
+    flags = row_flags(m.words, at)
+    done = row_state(m.words, at) == STATE_CONFIRMED or flags & FLAG_PARTIAL != 0
+    if done or not has_row(m, slot, 0, time):
+        return
+    cells = scratch(m, 1)
+    restore(m, slot, at, cells)
+    rewrite_row(m, slot, time, cells, STATE_CLOSED, flags | FLAG_PARTIAL)
+    need_from(m, slot, time)
+
+
+@compiled
+def confirm_stored_empty(m, slot, time):
+    """Confirm a filled bar as empty."""
+    at = history_at(m, slot, 0, time)
+    if not has_row(m, slot, 0, time) or row_state(m.words, at) == STATE_CONFIRMED:
+        return
+    if row_flags(m.words, at) & FLAG_FILLED == 0:
+        return
+    cells = scratch(m, 1)
+    restore(m, slot, at, cells)
+    count(m, _CONFIRMED_EMPTY, 1)
+    rewrite_row(m, slot, time, cells, STATE_CONFIRMED, FLAG_FILLED)
