@@ -153,6 +153,7 @@ def test_hostile_events_are_refused_and_the_worker_goes_on(made: Segment) -> Non
             before = PartitionView(made, 0).live_row(0, 0)
             for number, change in enumerate(hostile):
                 await server.sockets[0].send_json(trade(**{**good, "a": 6 + number, "f": 10, "l": 10, **change}))
+                await asyncio.sleep(0.02)  # a batch of its own
             await server.sockets[0].send_str("no JSON")
             await at.until(lambda: at.counters.get("decode_errors_total") == 1)
             await asyncio.sleep(0.6)  # two checks, which turn what was measured into counters

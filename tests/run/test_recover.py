@@ -1,0 +1,117 @@
+"""What happens to the segment of a dead engine, case by case."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from klshm.errors import InstanceRunning, KlshmError, SegmentError
+from klshm.run.early_stop import EarlyStop, StoppedEarly
+from klshm.run.recover import ASIDE, recover
+from klshm.shm import layout as lay
+from klshm.shm.segment import create_segment, instance_names, segment_path
+from tests.e2e.support import engine_processes
+from tests.historian.support import make_layout
+
+
+@pytest.fixture(autouse=True)
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KLSHM_SHM_DIRECTORY", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def leave(*, magic: int = lay.MAGIC) -> Path:
+    """Leave a segment behind, as an engine does that is killed."""
+    segment = create_segment("left", make_layout(), b"{}")
+    segment.words[lay.H_MAGIC] = magic
+    segment.close()
+    return segment.path
+
+
+def test_nothing_left_is_nothing_to_do(shared: Path) -> None:
+    recover("left", shared / "data")
+    assert list((shared / "data").iterdir()) == []
+
+
+def test_a_dead_segment_is_drained_and_removed(shared: Path) -> None:
+    path = leave()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    recover("left", shared / "data")
+    assert not path.exists()
+    assert (shared / "data" / "journal").exists()
+    assert len(os.listdir("/proc/self/fd")) == descriptors  # the launcher keeps nothing open
+
+
+def test_what_cannot_be_saved_stays(shared: Path) -> None:
+    path = leave()
+    (shared / "data" / "journal").write_text("no directory")
+    with pytest.raises(KlshmError, match="could not be saved, see the message above; mend that and start again"):
+        recover("left", shared / "data")
+    assert path.exists()
+    (shared / "data" / "journal").unlink()
+    recover("left", shared / "data")
+    assert not path.exists()
+
+
+def test_an_unreadable_segment_is_set_aside_and_hides_from_readers(
+    shared: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = leave(magic=1)
+    content = path.read_bytes()
+    recover("left", shared / "data")
+    assert not path.exists()
+    assert Path(f"{path}{ASIDE}").read_bytes() == content
+    assert f"aside={path}{ASIDE}" in caplog.text
+    assert instance_names() == []
+
+
+@pytest.mark.parametrize("magic", [lay.MAGIC, 1])
+def test_the_segment_of_a_living_engine_is_not_touched(shared: Path, magic: int) -> None:
+    segment = create_segment("left", make_layout(), b"{}")
+    segment.words[lay.H_MAGIC] = magic
+    with pytest.raises(InstanceRunning, match="instance 'left' is running"):
+        recover("left", shared / "data")
+    assert segment.path.exists()
+    segment.close()
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "dangling link"])
+def test_what_is_no_file_is_named_and_left(shared: Path, kind: str) -> None:
+    path = segment_path("left")
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(shared / "nowhere")
+    with pytest.raises(SegmentError, match="is in the way and .*; remove it or choose another --instance"):
+        recover("left", shared / "data")
+    assert os.path.lexists(path)
+
+
+def test_a_signal_ends_recovery_and_it_can_be_repeated(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, family = leave(), engine_processes(os.getpid())
+    early = EarlyStop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    early.install()
+    try:
+        # However far it is when the signal comes: either it was done, or the segment is still there.
+        threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with caplog.at_level(logging.INFO, "klshm"), pytest.raises(StoppedEarly):
+            recover("left", shared / "data")
+            while True:
+                time.sleep(1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "stopping before the engine was up signal=SIGTERM" in caplog.text
+    assert engine_processes(os.getpid()) == family  # the child is dead
+    recover("left", shared / "data")
+    assert not path.exists()
