@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from klshm.core.kernel import MODULES
+
 
 __all__ = ["load_kernels"]
 
@@ -17,13 +19,7 @@ _MODULES: Final = (
     "klshm.shm.exact",
     "klshm.shm.ring",
     "klshm.shm.halves",
-    *(
-        f"klshm.core.kernel.{name}"
-        for name in (
-            *("rows", "records", "splice", "intake", "flags", "folds", "closing"),
-            *("official", "trades", "scaling", "lifecycle", "needs", "apply"),
-        )
-    ),
+    *(f"klshm.core.kernel.{name}" for name in MODULES),
     "klshm.core.engine",
 )
 _SLOW_S: Final = 4.0

@@ -48,3 +48,17 @@ print(len(os.listdir("/proc/self/task")))
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+def test_every_kernel_module_is_named_after_those_it_calls() -> None:
+    import re
+    from pathlib import Path
+
+    import klshm.core.kernel as package
+
+    directory = Path(package.__file__).parent
+    files = {path.stem for path in directory.glob("*.py")} - {"__init__"}
+    assert set(package.MODULES) == files
+    for number, name in enumerate(package.MODULES):
+        calls = set(re.findall(r"from klshm\.core\.kernel\.(\w+)", (directory / f"{name}.py").read_text()))
+        assert calls <= set(package.MODULES[:number]), f"{name} stands before what it calls"
