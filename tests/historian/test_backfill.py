@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from klshm import intervals
 from klshm.config import ExchangeConfig, HistorianConfig
 from klshm.exchange.governor import Governor
 from klshm.exchange.rest import RestClient
 from klshm.historian import backfill as backfill_module
-from klshm.historian.backfill import Backfill, missing_range, pages
+from klshm.historian import tasks as tasks_module
+from klshm.historian.backfill import Backfill
 from klshm.historian.health import Health
 from klshm.historian.inbox import historian_log, worker_inbox
 from klshm.historian.rows import kline_rows
@@ -33,25 +32,6 @@ from .test_symbols import listing
 
 M = 60_000
 T0 = 5_800_000 * 5 * M + 2 * M + 35_000
-
-
-@given(st.integers(0, 3000), st.integers(0, 3000), st.sampled_from([M, 5 * M, 7 * 1440 * M]))
-def test_pages_cover_the_depth_without_gap_or_overlap(have: int, depth: int, length_ms: int) -> None:
-    last_ms = 10_000 * length_ms
-    opens: list[int] = []
-    for first, last in pages(last_ms, length_ms, have, depth):
-        page = range(first, last + 1, length_ms)
-        assert 1 <= len(page) <= 499
-        opens += page
-    assert sorted(opens) == [last_ms - i * length_ms for i in range(depth - 1, have - 1, -1)]
-
-
-@pytest.mark.parametrize(
-    ("have", "expected"),
-    [([], (0, 4)), ([0, 1], (2, 4)), ([4], (0, 3)), ([2], (0, 4)), ([0, 1, 2, 3, 4], None), ([0, 4, 9], (1, 3))],
-)
-def test_missing_range(have: list[int], expected: tuple[int, int] | None) -> None:
-    assert missing_range(have, 0, 4, 1) == expected
 
 
 class World:
@@ -97,7 +77,7 @@ def with_world(
     origin_ms: int = 0,
     **config: Any,
 ) -> None:
-    monkeypatch.setattr(backfill_module, "_PAUSE_S", (0.01, 0.02))
+    monkeypatch.setattr(tasks_module, "_PAUSE_S", (0.01, 0.02))
 
     async def run() -> None:
         server = KlineServer(origin_ms)
