@@ -1,11 +1,20 @@
-"""Order of the tests: what plays for minutes begins first, so that it overlaps with the rest."""
+"""Kernels first, then the long tests: what plays for minutes overlaps with the rest."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 
 
 _LONG_FIRST = ("recorded", "e2e", "fault", "stress")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the kernels once before anything needs them at several places at the same time."""
+    if not hasattr(session.config, "workerinput"):
+        subprocess.run([sys.executable, "-c", "from klshm.run.kernels import load_kernels; load_kernels()"], check=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

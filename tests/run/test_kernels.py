@@ -62,3 +62,24 @@ def test_every_kernel_module_is_named_after_those_it_calls() -> None:
     for number, name in enumerate(package.MODULES):
         calls = set(re.findall(r"from klshm\.core\.kernel\.(\w+)", (directory / f"{name}.py").read_text()))
         assert calls <= set(package.MODULES[:number]), f"{name} stands before what it calls"
+
+
+def test_processes_that_start_together_take_turns(tmp_path: Path) -> None:
+    """The second waits for the lock that the first holds while it compiles."""
+    import fcntl
+
+    from klshm.shm.compile import cache_directory
+
+    directory = cache_directory()
+    assert directory is not None
+    looks = []
+    with (directory / "turn").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def look() -> None:
+            looks.append(1)
+            if len(looks) == 3:
+                fcntl.flock(held, fcntl.LOCK_UN)
+
+        kernels.load_kernels(look)
+    assert len(looks) == 3 + len(kernels._MODULES)
