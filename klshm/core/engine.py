@@ -14,13 +14,12 @@ from klshm import intervals
 from klshm.core import state as st
 from klshm.core.events import EVENT
 from klshm.core.kernel.apply import apply_events, publish_halves
-from klshm.core.kernel.records import find_record
 from klshm.core.state import new_memory
 from klshm.shm import layout as lay
 from klshm.shm.halves import D_CURRENT, D_PREVIOUS, mark_all
 from klshm.shm.layout import Layout
 from klshm.shm.ring import adopt_entries
-from klshm.shm.rows import history_index, write_row
+from klshm.shm.rows import copy_row, history_index, write_row
 
 
 __all__ = ["Engine", "partition_layout"]
@@ -164,8 +163,9 @@ class Engine:
 
     def record(self, slot: int, minute_ms: int) -> dict[str, int]:
         """Return the words of a minute record that say where it stands, for debugging."""
-        at = int(find_record(self.memory, slot, minute_ms))
-        if at == st.NONE:
+        index = (minute_ms // intervals.MINUTE_MS) % st.RECORDS
+        at = int(self.memory.state[st.C_RECORDS]) + (slot * st.RECORDS + index) * st.M_WORDS
+        if self.memory.state[at + st.M_TIME] != minute_ms:
             return {}
         names = {name: value for name, value in vars(st).items() if name.startswith("M_") and name != "M_WORDS"}
         return {name: int(self.memory.state[at + value]) for name, value in names.items()}
@@ -177,9 +177,11 @@ class Engine:
             live = int(state[st.C_LIVE]) + row * ROW
             if words[live] & 1:
                 copied = int(state[half]) + row * ROW
-                image = words[copied : copied + ROW].copy()
-                image[lay.W_FLAGS] |= lay.FLAG_PARTIAL
-                write_row(words, live, image, 0)
+                write_row(words, live, words, copied)
+                words[live + lay.W_FLAGS] |= lay.FLAG_PARTIAL
+        other = st.C_HALF_0 if half == st.C_HALF_1 else st.C_HALF_1
+        for row in range(self._rows):
+            copy_row(words, int(state[other]) + row * ROW, int(state[st.C_LIVE]) + row * ROW)
 
     def _adopt_log(self) -> int:
         words, state = self.memory.words, self.memory.state

@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled
-from klshm.core.kernel.records import find_record, is_final, ring_at, ring_first, ring_search, take_record, touch
+from klshm.core.kernel.records import (
+    find_record,
+    is_empty,
+    is_final,
+    off_holds,
+    ring_at,
+    ring_first,
+    ring_search,
+    take_record,
+    touch,
+)
 from klshm.core.kernel.rows import copy_cells, count, symbol_at
 from klshm.core.state import MINUTE, SUMS, VOLUME
 from klshm.shm.counters import WORKER
@@ -86,31 +96,26 @@ def measure(m, slot, record, prefix, epoch, exact):
 
 @compiled
 def measure_by_first(m, slot, record):
-    """Find a minute's lower cut from the first trade id its frame names.
-
-    Returns:
-        Whether that id begins a trade we hold, or follows one that we hold without a gap.
-    """
+    """Find a minute's lower cut if the first trade id its frame names begins a trade we hold, or follows one."""
     state = m.state
     first = state[record + st.M_BASE_F]
     if first < 0 or state[record + st.M_OWN] == 1:
-        return False
+        return
     position = ring_search(m, slot, first - 1) + 1
     if position == 0:
         position = ring_first(m, slot)
     if position >= state[symbol_at(m, slot) + st.S_RING_COUNT]:
-        return False
+        return
     after = ring_at(m, slot, position)
     if position == ring_first(m, slot):
         if state[after + st.R_F] != first or position > 0:
-            return False
+            return
     else:
         before = ring_at(m, slot, position - 1)
         gapless = state[before + st.R_EPOCH] == state[after + st.R_EPOCH]
         if state[before + st.R_L] >= first or (state[after + st.R_F] != first and not gapless):
-            return False
+            return
     put_off(m, slot, record, prefix_before(m, slot, position), state[after + st.R_EPOCH], 1, st.NONE)
-    return True
 
 
 @compiled
@@ -156,18 +161,22 @@ def meet_clean(m, slot, record, entry, again):
 
 @compiled
 def meet_cut(m, slot, record, entry, again):
-    """Let a frame that ends inside a trade leave an exact offset alone: the rest of the trade is then exact."""
+    """Let a frame that ends inside a trade leave the offset alone: the rest of the trade is then as exact as that.
+
+    An offset that is not exact leaves out what it does not know. As long as it agrees with the
+    frame, it says more than the frame alone: the bar does not fall.
+    """
     state = m.state
-    known = off_known(m, record, entry)
-    if not known:
-        known = measure_by_first(m, slot, record) and off_known(m, record, entry)
+    if not off_known(m, record, entry):
+        measure_by_first(m, slot, record)
     base, off = record + st.M_BASE_CELLS + VOLUME, record + st.M_OFF
+    same_epoch = state[record + st.M_HAS_OFF] == 1 and state[record + st.M_OFF_EPOCH] == state[entry + st.R_EPOCH]
     rest = state[entry + st.R_PREFIX] - state[off] - state[base]
-    known = known and 0 < rest < state[entry + st.R_QUANTITY]
+    agrees = same_epoch and 0 < rest < state[entry + st.R_QUANTITY]
     if not again:
         count(m, _CUT, 1)
-        count(m, _CUT_EXACT if known else _CUT_UNRESOLVED, 1)
-    if not known:
+        count(m, _CUT_EXACT if agrees and off_known(m, record, entry) else _CUT_UNRESOLVED, 1)
+    if not agrees:
         measure(m, slot, record, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 0)
         return
     # Ids may be skipped, so the count of the rest is known only as an upper bound.
@@ -229,15 +238,13 @@ def take_tail(m, slot, record, entry):
 
 @compiled
 def inherit_off(m, slot, record, sums, epoch, exact):
-    """Set a minute's offset from the cut below it, unless its own frame has measured it."""
+    """Set a minute's offset from the cut below it, unless what it has is better."""
     state = m.state
-    holds = (
-        state[record + st.M_HAS_OFF] == 1
-        and state[record + st.M_OFF_EXACT] == 1
-        and state[record + st.M_OFF_EPOCH] == state[symbol_at(m, slot) + st.S_EPOCH]
-    )
-    if holds and (state[record + st.M_OFF_L] != st.NONE or exact == 0):
-        return
+    if state[record + st.M_HAS_OFF] == 1:
+        is_old = epoch != state[symbol_at(m, slot) + st.S_EPOCH] and state[record + st.M_OFF_EPOCH] != epoch
+        measured = off_holds(m, slot, record) and state[record + st.M_OFF_L] != st.NONE
+        if exact == 0 or is_old or measured:
+            return
     put_off(m, slot, record, sums, epoch, exact, st.NONE)
 
 
@@ -247,12 +254,15 @@ def pass_clean_cut(m, slot, record, position):
     state = m.state
     if position + 1 >= state[symbol_at(m, slot) + st.S_RING_COUNT]:
         return
-    entry, following = ring_at(m, slot, position), ring_at(m, slot, position + 1)
+    entry, following = ring_at(m, slot, position), state[ring_at(m, slot, position + 1) + st.R_F]
     for step in range(1, st.RECORDS):
         after = find_record(m, slot, state[record + st.M_TIME] + step * MINUTE)
-        if after == st.NONE or (state[after + st.M_HAS_TRADES] == 0 and state[after + st.M_BASE] != st.BASE_FRAME):
+        if after == st.NONE or is_empty(m, after):
             continue
-        if state[following + st.R_F] >= state[after + st.M_FIRST]:
+        named = (
+            state[after + st.M_BASE_L] != st.NONE and state[entry + st.R_L] < state[after + st.M_BASE_F] <= following
+        )
+        if named or (state[after + st.M_HAS_TRADES] == 1 and state[after + st.M_FIRST] == following):
             inherit_off(m, slot, after, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 1)
         return
 
