@@ -19,7 +19,7 @@ from klshm.shm import layout as lay
 from klshm.shm.halves import D_CURRENT, D_PREVIOUS, mark_all
 from klshm.shm.layout import Layout
 from klshm.shm.ring import adopt_entries
-from klshm.shm.rows import copy_row, history_index, write_row
+from klshm.shm.rows import history_index, write_row
 
 
 __all__ = ["Engine", "partition_layout"]
@@ -177,11 +177,9 @@ class Engine:
             live = int(state[st.C_LIVE]) + row * ROW
             if words[live] & 1:
                 copied = int(state[half]) + row * ROW
-                write_row(words, live, words, copied)
-                words[live + lay.W_FLAGS] |= lay.FLAG_PARTIAL
-        other = st.C_HALF_0 if half == st.C_HALF_1 else st.C_HALF_1
-        for row in range(self._rows):
-            copy_row(words, int(state[other]) + row * ROW, int(state[st.C_LIVE]) + row * ROW)
+                image = words[copied : copied + ROW].copy()
+                image[lay.W_FLAGS] |= lay.FLAG_PARTIAL
+                write_row(words, live, image, 0)
 
     def _adopt_log(self) -> int:
         words, state = self.memory.words, self.memory.state
