@@ -19,6 +19,7 @@ from klshm.errors import BadMessage
 __all__ = ["EventBatch", "FrameDecoder", "parse_decimal"]
 
 _MAX_DIGITS: Final = 18
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class _AggregateTrade(msgspec.Struct, tag_field="e", tag="aggTrade", gc=False):
@@ -113,18 +114,21 @@ class EventBatch:
         self.count = 0
 
     def append(self, values: tuple[int, ...]) -> None:
-        """Add an event, all fields of EVENT in order (trailing ones may be left out by padding with 0)."""
+        """Add an event.
+
+        Args:
+            values: All fields of EVENT in order.
+
+        Raises:
+            BadMessage: If one of them does not fit 64 bits; nothing is added.
+        """
         if self.count == len(self._events):
             self._events = np.concatenate((self._events, np.zeros(len(self._events), dtype=EVENT)))
-        self._events[self.count] = values
+        try:
+            self._events[self.count] = values
+        except OverflowError as error:
+            raise BadMessage("frame refused: a number does not fit 64 bits") from error
         self.count += 1
-
-    def extend(self, events: np.ndarray[Any, Any]) -> None:
-        """Add events, shape (n,), dtype EVENT."""
-        while self.count + len(events) > len(self._events):
-            self._events = np.concatenate((self._events, np.zeros(len(self._events), dtype=EVENT)))
-        self._events[self.count : self.count + len(events)] = events
-        self.count += len(events)
 
     def take(self) -> np.ndarray[Any, Any]:
         """Return the events, shape (n,), dtype EVENT, and start anew; valid until the next `append`."""
@@ -161,7 +165,7 @@ class FrameDecoder:
         """
         try:
             data = self._decode(payload).data
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             self._decode_other(payload, batch, error)
             return
         if isinstance(data, _AggregateTrade):
@@ -211,11 +215,11 @@ class FrameDecoder:
             slot = self._pairs.get((data.ps, data.ct), -1)
             self._frame(data.E, data.k, slot, -2, -2, batch)
 
-    def _decode_other(self, payload: bytes, batch: EventBatch, error: msgspec.DecodeError) -> None:
+    def _decode_other(self, payload: bytes, batch: EventBatch, error: Exception) -> None:
         try:
             named = self._decode_named(payload)
             rows = self._decode_tickers(named.data) if named.stream == "!ticker@arr" else None
-        except msgspec.DecodeError:
+        except _UNREADABLE:
             rows = None
         if rows is None:
             raise BadMessage(f"frame refused: {error}; it begins {payload[:80]!r}") from error

@@ -1,194 +1,215 @@
-"""Decoding: what the exchange has sent, and what must never get in."""
+"""From bytes to events: every shape of frame, and everything that must be refused."""
 
 from __future__ import annotations
 
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
-from klshm.core.events import FRAME, TICKER, TRADE
+from klshm.core import events as ev
 from klshm.core.messages import EventBatch, FrameDecoder, parse_decimal
 from klshm.errors import BadMessage
 
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-TRADE_FRAME = {
-    "stream": "btcusdt@aggTrade",
-    "data": {
-        **{"e": "aggTrade", "E": 1791382992488, "a": 3477868433, "s": "BTCUSDT", "p": "83091.70", "q": "0.022"},
-        **{"nq": "0.022", "f": 8153634393, "l": 8153634394, "T": 1791382992338, "m": False, "st": 1},
-    },
+FRAMES = Path(__file__).parents[2] / ".." / "shared" / "data" / "frames" / "ws_frames.jsonl"
+SYMBOLS = {"BTCUSDT": 3, "币安人生USDT": 4}
+PAIRS = {("BTCUSDT", "PERPETUAL"): 3, ("UMAUSDT", "PERPETUAL"): 5}
+
+TRADE = {
+    **{"e": "aggTrade", "E": 1781416439080, "a": 3339472008, "s": "BTCUSDT", "p": "64339.20", "q": "0.123"},
+    **{"nq": "0.1", "f": 7786568797, "l": 7786568801, "T": 1781416438930, "m": True, "st": 1},
 }
-KLINE_FRAME = {
-    "stream": "btcusdt@kline_1m",
-    "data": {
-        **{"e": "kline", "E": 1791382992723, "s": "BTCUSDT"},
-        "k": {
-            **{"t": 1791382980000, "T": 1791383039999, "s": "BTCUSDT", "i": "1m", "f": 8153633367, "L": 8153634395},
-            **{"o": "83084.90", "c": "83091.60", "h": "83091.70", "l": "83051.20", "v": "13.551", "n": 1027},
-            **{"x": False, "q": "1125714.73960", "V": "6.426", "Q": "533856.66860", "B": "0"},
-        },
-    },
+BAR = {
+    **{"t": 1791271440000, "T": 1791271499999, "s": "BTCUSDT", "i": "1m", "f": 8149110997, "L": 8149111032},
+    **{"o": "85294.90", "c": "85294.80", "h": "85294.9", "l": "85294.80", "v": "0.671", "n": 33, "x": False},
+    **{"q": "57232.84120", "V": "0.304", "Q": "25929.64960", "B": "0"},
 }
+KLINE = {"e": "kline", "E": 1791271449268, "s": "BTCUSDT", "k": BAR}
+CONTINUOUS = {"e": "continuous_kline", "E": 1, "ps": "BTCUSDT", "ct": "PERPETUAL", "k": {**BAR, "x": True}}
 
 
-def decoder() -> FrameDecoder:
-    return FrameDecoder({"BTCUSDT": 3, "币安人生USDT": 4}, {("BTCUSDT", "PERPETUAL"): 3})
+def decode(data: Any, stream: str = "x") -> Any:
+    decoder, batch = FrameDecoder(dict(SYMBOLS), dict(PAIRS)), EventBatch(1)
+    payload = data if isinstance(data, bytes) else json.dumps({"stream": stream, "data": data}).encode()
+    try:
+        decoder.decode(payload, batch)
+    except BadMessage:
+        assert batch.count == 0
+        raise
+    return batch.take()
 
 
-def decode(frame: object) -> np.ndarray:  # type: ignore[type-arg]
-    batch = EventBatch(4)
-    decoder().decode(frame if isinstance(frame, bytes) else json.dumps(frame).encode(), batch)
-    return batch.take().copy()
+def test_an_aggregate_trade() -> None:
+    (one,) = decode(TRADE)
+    assert (one["kind"], one["slot"], one["time"], one["open_time"]) == (ev.TRADE, 3, 1781416439080, 1781416438930)
+    assert (one["a"], one["f"], one["l"], one["flag"]) == (3339472008, 7786568797, 7786568801, 1)
+    assert (one["open"], one["price_decimals"]) == (6433920, 2)
+    assert (one["volume"], one["quantity_decimals"]) == (123, 3)  # q, not nq
 
 
-def changed(frame: dict[str, object], **values: object) -> dict[str, object]:
-    copied = json.loads(json.dumps(frame))
-    target = copied["data"].get("k", copied["data"])
-    for name, value in values.items():
-        if value is None:
-            del target[name]
-        else:
-            target[name] = value
-    return copied  # type: ignore[no-any-return]
+def test_a_kline_frame_brings_its_cells_to_common_decimals() -> None:
+    (one,) = decode(KLINE)
+    assert (one["kind"], one["time"], one["open_time"], one["flag"]) == (ev.FRAME, 1791271449268, 1791271440000, 0)
+    assert (one["f"], one["l"], one["trade_count"]) == (8149110997, 8149111032, 33)
+    assert [int(one[name]) for name in ("open", "high", "low", "close")] == [8529490, 8529490, 8529480, 8529480]
+    assert (one["volume"], one["taker_buy_volume"], one["quantity_decimals"]) == (671, 304, 3)
+    assert (one["quote_volume"], one["taker_buy_quote_volume"], one["quote_decimals"]) == (5723284120, 2592964960, 5)
 
 
-def test_a_trade_becomes_integers() -> None:
-    (event,) = decode(TRADE_FRAME)
-    assert (event["kind"], event["slot"], event["time"], event["open_time"]) == (TRADE, 3, 1791382992488, 1791382992338)
-    assert (event["a"], event["f"], event["l"], event["flag"]) == (3477868433, 8153634393, 8153634394, 0)
-    assert (event["open"], event["price_decimals"]) == (8309170, 2)
-    assert (event["volume"], event["quantity_decimals"]) == (22, 3)
+def test_frames_of_other_intervals_say_nothing() -> None:
+    assert len(decode({**KLINE, "k": {**BAR, "i": "1h"}})) == 0
 
 
-def test_a_kline_frame_becomes_integers() -> None:
-    (event,) = decode(KLINE_FRAME)
-    assert (event["kind"], event["slot"], event["open_time"], event["flag"]) == (FRAME, 3, 1791382980000, 0)
-    assert (event["f"], event["l"], event["trade_count"]) == (8153633367, 8153634395, 1027)
-    prices = [int(event[name]) for name in ("open", "high", "low", "close")]
-    assert prices == [8308490, 8309170, 8305120, 8309160]
-    assert (event["volume"], event["taker_buy_volume"], event["quantity_decimals"]) == (13551, 6426, 3)
-    assert (event["quote_volume"], event["taker_buy_quote_volume"]) == (112571473960, 53385666860)
-    assert event["quote_decimals"] == 5
-
-
-def test_numbers_of_one_frame_share_their_decimals() -> None:
-    (event,) = decode(changed(KLINE_FRAME, v="13.5", V="6.4261"))
-    assert (event["volume"], event["taker_buy_volume"], event["quantity_decimals"]) == (135000, 64261, 4)
+def test_a_continuous_kline_counts_only_when_it_is_final() -> None:
+    (one,) = decode(CONTINUOUS)
+    assert (one["f"], one["l"], one["flag"]) == (-2, -2, 1)
+    assert len(decode({**CONTINUOUS, "k": BAR})) == 0
 
 
 def test_new_keys_and_spaces_are_tolerated() -> None:
-    text = json.dumps(changed(TRADE_FRAME, brand_new={"x": [1]})).replace(":", ": ").encode()
-    assert len(decode(text)) == 1
+    text = json.dumps({"data": {**TRADE, "brand_new": {"x": [1]}}}).replace(":", " : ")
+    assert len(decode(text.encode())) == 1
 
 
-@pytest.mark.parametrize("interval", ["5m", "1h"])
-def test_other_intervals_are_passed_over(interval: str) -> None:
-    assert len(decode(changed(KLINE_FRAME, i=interval))) == 0
+def test_names_that_are_not_ascii() -> None:
+    (one,) = decode(json.dumps({"data": {**TRADE, "s": "币安人生USDT"}}, ensure_ascii=False).encode())
+    assert one["slot"] == 4
 
 
 def test_unknown_symbols_are_counted() -> None:
-    used = decoder()
-    batch = EventBatch()
-    for frame in (changed(TRADE_FRAME, s="NOSUCHUSDT"), {**KLINE_FRAME, "data": {**KLINE_FRAME["data"], "s": "X"}}):
-        used.decode(json.dumps(frame).encode(), batch)
-    assert (batch.count, used.unknown_symbols) == (0, 2)
+    decoder, batch = FrameDecoder({}, {}), EventBatch()
+    for data in (TRADE, KLINE, CONTINUOUS):
+        decoder.decode(json.dumps({"data": data}).encode(), batch)
+    assert (decoder.unknown_symbols, batch.count) == (3, 0)
 
 
-def test_symbols_beyond_ascii_are_found() -> None:
-    (event,) = decode(json.dumps(changed(TRADE_FRAME, s="币安人生USDT"), ensure_ascii=False).encode())
-    assert event["slot"] == 4
-
-
-def test_continuous_klines_count_only_when_they_close() -> None:
-    bar = dict(KLINE_FRAME["data"]["k"])  # type: ignore[call-overload, index]
-    frame = {"stream": "x", "data": {"e": "continuous_kline", "E": 5, "ps": "BTCUSDT", "ct": "PERPETUAL", "k": bar}}
-    assert len(decode(frame)) == 0
-    bar["x"] = True
-    (event,) = decode(frame)
-    assert (event["kind"], event["slot"], event["l"]) == (FRAME, 3, -2)
-
-
-def test_tickers_tell_the_newest_trade_id_of_usd_m_symbols() -> None:
-    rows = [
-        {"e": "24hrTicker", "E": 7, "s": "BTCUSDT", "L": 99, "st": 1},
-        {"e": "24hrTicker", "E": 7, "s": "BTCUSDT", "L": 1, "st": 2},
-        {"e": "24hrTicker", "E": 7, "s": "OTHERUSDT", "L": 5, "st": 1},
+def test_tickers_of_other_markets_and_unknown_symbols_are_left_out() -> None:
+    row = {"e": "24hrTicker", "E": 5, "s": "BTCUSDT", "L": 77, "st": 1}
+    events = decode([row, {**row, "st": 2}, {**row, "s": "OTHER"}], "!ticker@arr")
+    assert [(int(one["kind"]), int(one["slot"]), int(one["l"]), int(one["time"])) for one in events] == [
+        (ev.TICKER, 3, 77, 5)
     ]
-    (event,) = decode({"stream": "!ticker@arr", "data": rows})
-    assert (event["kind"], event["slot"], event["l"]) == (TICKER, 3, 99)
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        b"",
-        b"not json",
-        b"{}",
-        b'{"stream":"btcusdt@aggTrade"}',
-        b'{"stream":"!ticker@arr","data":{}}',
-        b'{"stream":"x","data":{"e":"nonsense"}}',
-        *(changed(TRADE_FRAME, **{key: None}) for key in ("E", "a", "s", "p", "q", "f", "l", "T", "m")),
-        *(changed(KLINE_FRAME, **{key: None}) for key in ("t", "i", "f", "L", "o", "c", "h", "l", "v", "n", "x", "q")),
-        *(changed(TRADE_FRAME, p=text) for text in ("NaN", "Infinity", "-1.0", "1e5", "", ".", "1.2.3", "٣", "9" * 19)),
-        changed(TRADE_FRAME, q="-0.1"),
-        changed(TRADE_FRAME, a="12"),
-        changed(TRADE_FRAME, p=83091.70),
-        changed(KLINE_FRAME, v="nan"),
-    ],
-)
-def test_what_does_not_fit_is_refused_whole(frame: object) -> None:
-    batch = EventBatch()
-    payload = frame if isinstance(frame, bytes) else json.dumps(frame).encode()
-    with pytest.raises(BadMessage):
-        decoder().decode(payload, batch)
+def test_a_batch_grows_and_starts_anew() -> None:
+    batch = EventBatch(1)
+    for number in range(5):
+        batch.append((number, *[0] * (ev.E_WORDS - 1)))
+    assert batch.take()["kind"].tolist() == [0, 1, 2, 3, 4]
     assert batch.count == 0
 
 
-@given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_but_what_is_documented(payload: bytes) -> None:
-    batch = EventBatch()
-    try:
-        decoder().decode(payload, batch)
-    except (BadMessage, UnicodeDecodeError):
-        assert batch.count == 0
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("83091.70", (8309170, 2)), ("0", (0, 0)), ("0.000001", (1, 6)), ("5", (5, 0)), ("1.", (1, 0))],
+)
+def test_plain_decimals(text: str, read: tuple[int, int]) -> None:
+    assert parse_decimal(text) == read
 
 
-@given(st.decimals(min_value=0, max_value=10**9, places=8, allow_nan=False))
+@given(some.decimals(min_value=0, max_value=10**9, places=8, allow_nan=False))
 def test_decimals_are_read_exactly(value: Decimal) -> None:
     digits, places = parse_decimal(f"{value:f}")
     assert Decimal(digits).scaleb(-places) == value
 
 
-def test_a_batch_grows_and_starts_anew() -> None:
-    batch = EventBatch(2)
-    for number in range(5):
-        batch.append((TRADE, number, *[0] * 20))
-    first = batch.take().copy()
-    assert first["slot"].tolist() == [0, 1, 2, 3, 4]
-    batch.extend(first)
-    batch.extend(np.concatenate((first, first, first)))
-    assert batch.count == 20
-    assert batch.take()["slot"].tolist() == [0, 1, 2, 3, 4] * 4
+ABSURD = ["", ".", ".5", "-1", "+1", "1e5", "NaN", "Infinity", "1,5", "0x10", " 1", "1 ", "1_000", "٣", "²", "9" * 19]
 
 
-def test_recorded_frames_parse_or_are_refused() -> None:
-    path = DATA / "frames" / "ws_frames.jsonl"
-    if not path.exists():
-        pytest.skip(f"the recording is not in {DATA}")
-    kinds = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        frame = json.loads(line)["frame"]
-        wrapped = frame if isinstance(frame, dict) and "stream" in frame else {"stream": "x", "data": frame}
-        try:
-            decode(wrapped)
-            kinds.append("parsed")
-        except BadMessage:
-            kinds.append("refused")
-    assert kinds.count("parsed") >= 8
-    assert "refused" in kinds  # acknowledgements and errors are no data frames
+@pytest.mark.parametrize("text", ABSURD)
+def test_numbers_that_are_not_plain_decimals(text: str) -> None:
+    with pytest.raises(BadMessage):
+        parse_decimal(text)
+
+
+@pytest.mark.parametrize("key", ["p", "q"])
+@pytest.mark.parametrize("text", ABSURD)
+def test_a_trade_with_an_absurd_number_is_refused_whole(key: str, text: str) -> None:
+    with pytest.raises(BadMessage):
+        decode({**TRADE, key: text})
+
+
+@pytest.mark.parametrize("key", ["o", "h", "l", "c", "v", "q", "V", "Q"])
+@pytest.mark.parametrize("text", [*ABSURD[:8], "0." + "0" * 16 + "1"])
+def test_a_frame_with_an_absurd_number_is_refused_whole(key: str, text: str) -> None:
+    bar = {**BAR, **dict.fromkeys("ohlcvqVQ", "123456789012345678")}
+    with pytest.raises(BadMessage):
+        decode({**KLINE, "k": {**bar, key: text}})
+
+
+@pytest.mark.parametrize("key", sorted(set(TRADE) - {"nq", "st"}))
+def test_a_trade_that_lacks_a_field_is_refused(key: str) -> None:
+    with pytest.raises(BadMessage):
+        decode({name: value for name, value in TRADE.items() if name != key})
+
+
+@pytest.mark.parametrize("key", sorted(set(BAR) - {"T", "s", "B"}))
+def test_a_frame_that_lacks_a_field_is_refused(key: str) -> None:
+    with pytest.raises(BadMessage):
+        decode({**KLINE, "k": {name: value for name, value in BAR.items() if name != key}})
+
+
+@pytest.mark.parametrize("key", ["E", "a", "f", "l", "T"])
+@pytest.mark.parametrize("value", [1 << 70, -(1 << 70), 1.5, "1", None, True, [1]])
+def test_ids_and_times_are_whole_numbers_of_64_bits(key: str, value: Any) -> None:
+    with pytest.raises(BadMessage):
+        decode({**TRADE, key: value})
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"\xff\xfe", b"null", b"[]", b'{"data":{}}', b'{"data":{"e":"other"}}'])
+def test_what_is_no_frame_is_refused(payload: bytes) -> None:
+    with pytest.raises(BadMessage):
+        decode(payload)
+
+
+GOOD = [json.dumps({"stream": "x", "data": data}).encode() for data in (TRADE, KLINE, CONTINUOUS)]
+
+
+@given(some.binary(max_size=200))
+def test_nothing_but_a_bad_message_comes_of_any_bytes(payload: bytes) -> None:
+    with pytest.raises(BadMessage):
+        decode(payload)
+
+
+@given(
+    base=some.sampled_from(GOOD),
+    cuts=some.lists(some.tuples(some.integers(0, 400), some.binary(max_size=3)), max_size=4),
+)
+@settings(max_examples=300, deadline=None)
+def test_nothing_but_a_bad_message_ever_comes_of_damaged_bytes(base: bytes, cuts: list[tuple[int, bytes]]) -> None:
+    payload = bytearray(base)
+    for at, patch in cuts:
+        payload[at : at + len(patch)] = patch
+    try:
+        decode(bytes(payload))
+    except BadMessage:
+        pass
+
+
+def recorded() -> list[Any]:
+    if not FRAMES.exists():
+        return [pytest.param(None, id="absent", marks=pytest.mark.skip(reason="the recorded frames are not here"))]
+    lines = [json.loads(line) for line in FRAMES.read_text().splitlines()]
+    return [pytest.param(line, id=f"{index}-{line['kind'][:9]}") for index, line in enumerate(lines)]
+
+
+@pytest.mark.parametrize("line", recorded())
+def test_every_recorded_frame_is_read_or_refused(line: Any) -> None:
+    frame = line["frame"]
+    data = frame.get("data", frame) if "stream" in frame else frame
+    decoder, batch = FrameDecoder({data.get("s"): 0}, {(data.get("ps"), data.get("ct")): 0}), EventBatch()
+    payload = json.dumps({"stream": "x", "data": data}).encode()
+    if data.get("e") in ("aggTrade", "kline", "continuous_kline"):
+        decoder.decode(payload, batch)
+        assert decoder.unknown_symbols == 0
+        told = data["e"] == "aggTrade" or data["k"]["x"] and data["k"]["i"] == "1m"
+        assert batch.count == int(told)
+    else:
+        with pytest.raises(BadMessage):
+            decoder.decode(payload, batch)
+        assert batch.count == 0
