@@ -1,8 +1,8 @@
 """Asks the exchange for the rows of a span, series by series, and compares.
 
-The request weight is the machine's: the governor's state file is shared with the engine, and the
-audit stays within the share of backfill. The archive is read after the exchange's answer, so a
-bar that is confirmed meanwhile counts as what it is.
+The request weight is the machine's: the governor's state file is shared with the engine. The audit
+may use more of it than backfill, or it would wait behind it, and less than repairs. The archive is
+read after the exchange's answer, so a bar that is confirmed meanwhile counts as what it is.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Final
 
 from klshm import intervals
 from klshm.audit.compare import Report, compare_series
-from klshm.config import Config
+from klshm.config import Config, ExchangeConfig
 from klshm.exchange.budget import StateFile, default_state_path
-from klshm.exchange.governor import Governor, Priority
+from klshm.exchange.governor import Governor, GovernorState, Priority
 from klshm.exchange.models import RestKline
 from klshm.exchange.rest import RestClient
 from klshm.store.archive_reader import ArchiveReader
 
 
-__all__ = ["YOUNG_MS", "Series", "audit", "exchange_offset_ns"]
+__all__ = ["YOUNG_MS", "Series", "audit", "exchange_offset_ns", "own_governor"]
 
 YOUNG_MS: Final = 75_000
 """A bar has a minute to be confirmed, and some seconds more to be stored."""
@@ -72,7 +72,7 @@ async def audit(
         ArchiveError: If the archive cannot be read.
     """
     state = StateFile(default_state_path(), config.exchange.rest_url)
-    governor = Governor(config.exchange.weight_share, config.exchange.backfill_weight_share, state.load())
+    governor = own_governor(config.exchange, state.load())
     offset_ns = time.time_ns() - time.monotonic_ns()
 
     def now_ms() -> int:
@@ -92,6 +92,11 @@ async def audit(
     return report
 
 
+def own_governor(exchange: ExchangeConfig, state: GovernorState) -> Governor:
+    """Return the audit's governor: it ends half-way between the shares of backfill and of repairs."""
+    return Governor((exchange.weight_share + exchange.backfill_weight_share) / 2, state=state)
+
+
 async def exchange_offset_ns(client: RestClient) -> int:
     """Return the exchange's time minus CLOCK_MONOTONIC, by the quickest of a few answers.
 
@@ -101,7 +106,7 @@ async def exchange_offset_ns(client: RestClient) -> int:
     samples = []
     for _ in range(_CLOCK_SAMPLES):
         sent_ns = time.monotonic_ns()
-        server_ms = await client.server_time(Priority.BACKFILL)
+        server_ms = await client.server_time(Priority.LISTINGS)
         round_trip_ns = time.monotonic_ns() - sent_ns
         samples.append((round_trip_ns, server_ms * 1_000_000 - sent_ns - round_trip_ns // 2))
     return min(samples)[1]
@@ -164,6 +169,6 @@ class _Run:
     async def _ask(self, symbol: str, name: str, first_ms: int, last_ms: int) -> list[RestKline]:
         count = (last_ms - first_ms) // intervals.length_ms(name) + 1
         answer = await self._client.klines(
-            symbol, name, start_ms=first_ms, end_ms=last_ms, limit=count, priority=Priority.BACKFILL
+            symbol, name, start_ms=first_ms, end_ms=last_ms, limit=count, priority=Priority.LISTINGS
         )
         return [row for row in answer.rows if row.close_time < answer.sent_ms]

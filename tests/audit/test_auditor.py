@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from klshm import intervals
-from klshm.audit.auditor import YOUNG_MS, Series, audit
+from klshm.audit.auditor import YOUNG_MS, Series, audit, own_governor
 from klshm.audit.compare import Report
 from klshm.config import Config, ExchangeConfig
 from klshm.errors import ArchiveError, ExchangeError
 from klshm.exchange.budget import StateFile, default_state_path
+from klshm.exchange.governor import GovernorState, Priority
 from tests.audit.support import fill, rows_of
 from tests.historian.support import Simulator, simulator
 
@@ -108,6 +109,17 @@ def test_its_weight_is_known_to_the_engine(market: Simulator, archive: Path) -> 
     fill(archive, "BTCUSDT", rows_of(market, "BTCUSDT", "1m", 20))
     run(market, archive, Series("BTCUSDT"), names=("1m",), since_ms=now_ms(market) - 5 * M)
     assert StateFile(default_state_path(), market.rest_url).load().used > 0
+
+
+def test_it_waits_neither_behind_backfill_nor_before_repairs() -> None:
+    now_ms = 29_000_000 * M + 20_000
+
+    def waits(used: int) -> bool:
+        governor = own_governor(ExchangeConfig(), GovernorState(29_000_000, used))
+        return governor.wait_ms(now_ms, 2, Priority.LISTINGS) > 0
+
+    assert not waits(1440)  # of 2400: backfill ends here
+    assert not waits(1798) and waits(1799)  # repairs may go on to 2160
 
 
 def test_errors_come_out_as_they_are(market: Simulator, archive: Path) -> None:
