@@ -174,6 +174,16 @@ def test_a_symbol_without_a_price_is_refined() -> None:
     assert feed.live()["quote_volume"] == 0.000015
 
 
+@pytest.mark.xfail(strict=True, reason="the sum of all trades ever limits finer units, though no bar holds that much")
+def test_what_was_traded_long_ago_does_not_keep_a_symbol_from_finer_units() -> None:
+    feed = Feed(joined_s=0)
+    trade(feed, 1, "1000000", "10000000", 1)
+    for minute in range(1, 20):
+        trade(feed, 1 + minute, "100", "1", minute * 60 + 1)
+    trade(feed, 21, "100.001", "1", 1201)
+    assert feed.count("rescales_total") == 1
+
+
 # What does not fit
 
 

@@ -1,0 +1,224 @@
+"""Intake at its edges: ids that start anew, prefixes near their limit, and trades older than the ring."""
+
+from __future__ import annotations
+
+import pytest
+
+from klshm.core import state as st
+from klshm.core.kernel.intake import rebase_prefix
+from tests.core.feed import CLOSED, CONFIRMED, LIVE, PARTIAL, PROVISIONAL, Feed, volumes
+
+
+def begun() -> Feed:
+    feed = Feed()
+    feed.trade(1000, 5010, 5010, 4, 50.0)
+    feed.frame(5010, 4, 1, first=5010)
+    return feed
+
+
+def restart_ids(feed: Feed, time_s: float) -> None:
+    """Send the first trades of ids that start anew: 1, 2, 3."""
+    for k in range(3):
+        feed.trade(1 + k, 1 + k, 1 + k, 2, time_s + k)
+
+
+# Ids that start anew
+
+
+def test_the_third_old_id_with_a_new_time_starts_anew() -> None:
+    feed = begun()
+    for minute in (1, 2):
+        feed.tick(minute)
+    feed.trade(1, 1, 1, 2, 125)
+    feed.trade(2, 2, 2, 2, 126)
+    feed.assert_bar(0, 0, 2, state=LIVE)
+    assert feed.count("id_resets_total") == 0
+    feed.trade(3, 3, 3, 2, 127)
+    assert (feed.count("id_resets_total"), feed.count("duplicates_total")) == (1, 3)
+    feed.assert_bar(2, 1, 2, state=LIVE, flags=PARTIAL)
+    feed.trade(4, 4, 4, 1, 128)
+    feed.assert_bar(3, 2, 2, state=LIVE, flags=PARTIAL)
+    feed.frame(4, 7, 4, first=1, minute=2)  # only the exchange knows what the first two were
+    feed.assert_bar(7, 4, 2, state=LIVE, flags=PARTIAL)
+    feed.frame(4, 7, 4, first=1, minute=2, final=True, sent_s=180.1)
+    feed.assert_bar(7, 4, 2, state=CONFIRMED, flags=0)
+
+
+@pytest.mark.parametrize("between_s", [50.0, 100.0])
+def test_an_old_id_with_an_old_time_begins_the_count_again(between_s: float) -> None:
+    feed = begun()
+    for minute in (1, 2):
+        feed.tick(minute)
+    feed.trade(1, 1, 1, 2, 125)
+    feed.trade(2, 2, 2, 2, 126)
+    feed.trade(999, 5009, 5009, 1, between_s, sent_s=126.5)  # a plain duplicate
+    feed.trade(3, 3, 3, 2, 127)
+    feed.trade(4, 4, 4, 2, 128)
+    assert feed.count("id_resets_total") == 0
+    feed.trade(5, 5, 5, 2, 129)
+    assert feed.count("id_resets_total") == 1
+
+
+def test_a_new_trade_begins_the_count_again() -> None:
+    feed = begun()
+    for minute in (1, 2):
+        feed.tick(minute)
+    feed.trade(1, 1, 1, 2, 125)
+    feed.trade(2, 2, 2, 2, 126)
+    feed.trade(1001, 5011, 5011, 1, 126.5)
+    feed.trade(3, 3, 3, 2, 187)
+    feed.trade(4, 4, 4, 2, 188)
+    assert feed.count("id_resets_total") == 0
+
+
+def test_starting_anew_leaves_final_bars_and_makes_the_others_partial() -> None:
+    feed = begun()
+    feed.frame(5010, 4, 1, first=5010, final=True, sent_s=60.1)
+    feed.trade(1001, 5011, 5011, 3, 61)
+    feed.tick(2)
+    feed.settle(2)
+    feed.assert_bar(3, 1, 1, state=CLOSED)
+    restart_ids(feed, 125)
+    feed.assert_bar(4, 1, 0, state=CONFIRMED, flags=0)
+    assert feed.bar(1)["flags"] & PARTIAL
+    feed.assert_bar(2, 1, 2, state=LIVE, flags=PARTIAL)
+    feed.rest(3, 1, minute=1, age_s=31)
+    feed.rest(3, 1, minute=1, age_s=36)
+    feed.assert_bar(3, 1, 1, state=CONFIRMED)
+
+
+def test_starting_anew_forgets_the_holes_of_the_old_ids() -> None:
+    feed = begun()
+    feed.trade(1003, 5015, 5015, 1, 55)
+    feed.tick(2)
+    feed.check()
+    assert feed.need()["first_agg_id"] == 1001
+    restart_ids(feed, 125)
+    feed.check()
+    assert feed.need()["first_agg_id"] == -1
+    feed.trade(6, 8, 8, 1, 130)
+    feed.tick(3)
+    feed.check()
+    assert (feed.need()["first_agg_id"], feed.need()["last_agg_id"]) == (4, 5)
+
+
+def test_minutes_after_starting_anew_are_whole_again() -> None:
+    feed = begun()
+    feed.tick(2)
+    restart_ids(feed, 125)
+    feed.trade(4, 4, 4, 1, 181)
+    feed.assert_bar(1, 1, 3, state=LIVE, flags=0)
+    feed.trade(5, 5, 5, 1, 241)
+    feed.assert_bar(1, 1, 3, state=CLOSED, flags=0)
+
+
+# Prefixes near their limit
+
+HUGE = 10_000_000
+"""A trade of so much at 1,000,000 takes 10^18 units of quote; a prefix begins again at 2^60."""
+
+
+def huge_feed(minutes: int) -> Feed:
+    feed = Feed(joined_s=0)
+    for minute in range(minutes):
+        feed.trade(1 + minute, 10 + minute, 10 + minute, HUGE, minute * 60 + 1, p=1_000_000)
+    return feed
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # only differences of prefixes are used
+def test_prefixes_begin_again_before_they_overflow_and_no_bar_notices() -> None:
+    feed = huge_feed(30)
+    for minute in range(1, 30):
+        row = feed.bar(minute)
+        assert volumes(row) == (HUGE, 1)
+        assert float(row["quote_volume"]) == 1e13
+        assert row["flags"] & (PARTIAL | PROVISIONAL) == 0
+    assert feed.count("trades_total") == 30
+
+
+def test_a_prefix_that_begins_again_in_the_middle_of_a_minute_changes_no_sum() -> None:
+    feed = huge_feed(2)
+    feed.trade(3, 12, 14, 4, 70, p=100)
+    feed.trade(4, 15, 15, 5, 71, p=100)
+    feed.assert_bar(HUGE + 9, 5, 1, state=LIVE, flags=0)
+    feed.frame(13, HUGE + 2, 3, first=11, minute=1, prices=(1_000_000, 1_000_000, 100, 100), quote=1e13 + 200)
+    feed.assert_bar(HUGE + 9, 5, 1, state=LIVE, flags=0)
+    assert feed.count("frames_cut_exact_total") == 1
+    feed.trade(5, 16, 16, 1, 72, p=100)
+    feed.frame(16, HUGE + 10, 6, first=11, minute=1, prices=(1_000_000, 1_000_000, 100, 100), quote=1e13 + 1000)
+    feed.assert_bar(HUGE + 10, 6, 1, state=LIVE, flags=0)
+    assert feed.count("frames_clean_equal_total") == 1
+
+
+def test_beginning_again_at_any_moment_changes_nothing() -> None:
+    plain, rebased = Feed(), Feed()
+    for feed in (plain, rebased):
+        steps = (
+            lambda feed=feed: feed.trade(1, 10, 10, 4, 50),
+            lambda feed=feed: feed.frame(10, 4, 1),
+            lambda feed=feed: feed.trade(4, 15, 18, 3, 52),
+            lambda feed=feed: feed.trade(2, 11, 12, 2, 51),
+            lambda feed=feed: feed.frame(16, 9, 6),
+            lambda feed=feed: feed.trade(3, 13, 14, 1, 51.5),
+            lambda feed=feed: feed.trade(5, 19, 22, 8, 59.99),
+            lambda feed=feed: feed.trade(6, 23, 23, 1, 61),
+            lambda feed=feed: feed.frame(23, 5, 3, first=21, minute=1),
+            lambda feed=feed: feed.frame(20, 14, 11, final=True),
+        )
+        for step in steps:
+            step()
+            if feed is rebased:
+                rebase_prefix(feed.engine.memory, 0)
+    for minute in (0, 1):
+        assert volumes(rebased.bar(minute)) == volumes(plain.bar(minute))
+        assert rebased.bar(minute)["flags"] == plain.bar(minute)["flags"]
+        assert rebased.bar(minute)["state"] == plain.bar(minute)["state"]
+    assert plain.bar(0)["state"] == CONFIRMED
+    for name in ("frames_clean_equal_total", "frames_cut_exact_total", "contradictions_total"):
+        assert rebased.count(name) == plain.count(name)
+
+
+# Trades older than the ring reaches back
+
+
+def with_hole_then(trades: int) -> Feed:
+    """Trade 2 is missing; so many trades of 0.001 have come since, all in minute 0 after 50 s."""
+    feed = begun_at_ten()
+    for k in range(trades):
+        feed.trade(3 + k, 12 + k, 12 + k, 0.001, 51 + k * 0.01)
+    return feed
+
+
+def begun_at_ten() -> Feed:
+    feed = Feed()
+    feed.trade(1, 10, 10, 4, 50.0)
+    feed.frame(10, 4, 1)
+    return feed
+
+
+@pytest.mark.parametrize("trades", [1, st.RING - 2, st.RING - 1, st.RING, st.RING + 1])
+def test_a_missing_trade_is_filled_in_wherever_the_ring_begins(trades: int) -> None:
+    feed = with_hole_then(trades)
+    small = trades / 1000
+    assert feed.live()["volume"] == pytest.approx(4 + small)
+    assert feed.live()["flags"] == PARTIAL
+    feed.trade(2, 11, 11, 2, 50.5, sent_s=58)
+    assert feed.live()["volume"] == pytest.approx(6 + small)
+    assert feed.count("holes_filled_total") == 1
+    feed.trade(3 + trades, 12 + trades, 12 + trades, 1, 59)
+    assert feed.live()["volume"] == pytest.approx(7 + small)
+    assert feed.live()["trade_count"] == 3 + trades
+
+
+def test_missing_trades_are_filled_in_from_both_ends_and_from_the_middle() -> None:
+    orders = ((2, 3, 4), (4, 3, 2), (3, 2, 4), (3, 4, 2), (2, 4, 3), (4, 2, 3))
+    for order in orders:
+        feed = begun_at_ten()
+        feed.trade(5, 14, 14, 1, 55)
+        for a in order:
+            feed.assert_bar(5 + sum(each for each in order[: order.index(a)]), 2 + order.index(a), flags=PARTIAL)
+            feed.trade(a, 9 + a, 9 + a, a, 50 + a, sent_s=56)
+        feed.assert_bar(14, 5, state=LIVE, flags=0)
+        feed.frame(14, 14, 5)
+        feed.assert_bar(14, 5, state=LIVE, flags=0)
+        assert feed.count("frames_clean_equal_total") == 1
