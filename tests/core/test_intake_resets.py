@@ -1,4 +1,4 @@
-"""Intake at its edges: ids that start anew, prefixes near their limit, and trades older than the ring."""
+"""Intake at its edges: ids that start anew or cannot be, prefixes near their limit, frames in any order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from klshm.core import state as st
 from klshm.core.kernel.intake import rebase_prefix
-from tests.core.feed import CLOSED, CONFIRMED, LIVE, PARTIAL, PROVISIONAL, Feed, volumes
+from tests.core.feed import CLOSED, CONFIRMED, FILLED, LIVE, PARTIAL, PROVISIONAL, Feed, volumes
 
 
 def begun() -> Feed:
@@ -222,3 +222,136 @@ def test_missing_trades_are_filled_in_from_both_ends_and_from_the_middle() -> No
         feed.frame(14, 14, 5)
         feed.assert_bar(14, 5, state=LIVE, flags=0)
         assert feed.count("frames_clean_equal_total") == 1
+
+
+# Ids that cannot be
+
+
+NO_LOWER_BOUND = pytest.mark.xfail(strict=True, reason="a hole does not know the last id before it")
+
+
+@pytest.mark.parametrize(("f", "l"), [(10, 11), pytest.param(9, 9, marks=NO_LOWER_BOUND), (11, 13), (12, 14), (13, 13)])
+def test_a_missing_trade_whose_ids_are_taken_is_refused(f: int, l: int) -> None:
+    feed = begun_at_ten()
+    feed.trade(3, 13, 14, 1, 55)
+    feed.trade(2, f, l, 2, 52, sent_s=56)
+    feed.assert_bar(5, 3, flags=PARTIAL)
+    assert feed.count("refused_total") == 1
+    feed.trade(2, 11, 12, 2, 52, sent_s=57)
+    feed.assert_bar(7, 5, flags=0)
+
+
+def test_a_new_trade_whose_ids_are_taken_is_refused() -> None:
+    feed = begun_at_ten()
+    feed.trade(2, 10, 11, 2, 52)
+    feed.assert_bar(4, 1, flags=0)
+    assert feed.count("refused_total") == 1
+    feed.trade(2, 11, 11, 2, 52)
+    feed.assert_bar(6, 2, flags=0)
+
+
+def test_a_trade_missing_in_a_minute_of_its_own_opens_its_bar() -> None:
+    feed = begun_at_ten()
+    feed.frame(10, 4, 1, final=True, sent_s=60.1)
+    feed.trade(4, 14, 14, 1, 125)
+    feed.trade(2, 11, 12, 2, 65, p=101, sent_s=126)
+    feed.trade(3, 13, 13, 3, 70, p=99, sent_s=127)
+    feed.assert_bar(5, 3, 1, state=CLOSED)
+    assert [feed.bar(1)[cell] for cell in ("open", "high", "low", "close")] == [101, 101, 99, 99]
+    feed.assert_bar(1, 1, 2, state=LIVE, flags=0)
+
+
+def test_a_ticker_ahead_of_the_trades_puts_them_in_doubt_until_one_comes() -> None:
+    feed = begun_at_ten()
+    feed.ticker(10)
+    feed.at(54)
+    feed.check()
+    feed.assert_bar(4, 1, flags=0)
+    feed.ticker(12)
+    feed.at(54.5)
+    feed.check()
+    feed.assert_bar(4, 1, flags=0)
+    feed.at(55.1)
+    feed.check()
+    feed.assert_bar(4, 1, flags=PARTIAL)
+    assert (feed.count("doubts_total"), feed.count("symbols_silent")) == (1, 1)
+    feed.trade(2, 11, 12, 1, 55)
+    feed.check()
+    feed.assert_bar(5, 3, flags=0)
+    assert feed.count("symbols_silent") == 0
+
+
+# Final frames that come out of order, without ids, or against what is known
+
+
+def test_final_frames_in_the_wrong_order_confirm_both_minutes() -> None:
+    feed = begun_at_ten()
+    feed.trade(2, 11, 11, 2, 61)
+    feed.frame(11, 2, 1, first=11, minute=1, final=True, sent_s=120.1)
+    feed.trade(3, 12, 12, 1, 121)
+    feed.frame(10, 4, 1, final=True)
+    feed.assert_bar(4, 1, state=CONFIRMED, flags=0)
+    feed.assert_bar(2, 1, 1, state=CONFIRMED, flags=0)
+    feed.assert_bar(1, 1, 2, state=LIVE, flags=0)
+
+
+def test_a_final_frame_without_trades_against_trades_that_are_held_is_a_contradiction() -> None:
+    feed = begun_at_ten()
+    feed.frame(-1, 0, 0, first=-1, final=True, sent_s=60.1)
+    feed.assert_bar(4, 1)
+    assert feed.count("contradictions_total") == 1
+    feed.frame(10, 4, 1, final=True)
+    feed.frame(-1, 0, 0, first=-1, final=True)
+    feed.assert_bar(4, 1, state=CONFIRMED)
+    assert feed.count("contradictions_total") == 2
+
+
+def test_a_second_final_frame_that_differs_is_a_contradiction_and_changes_nothing() -> None:
+    feed = begun_at_ten()
+    feed.frame(10, 4, 1, final=True, sent_s=60.1)
+    feed.frame(11, 5, 2, final=True)
+    feed.assert_bar(4, 1, state=CONFIRMED, flags=0)
+    assert feed.count("contradictions_total") == 1
+
+
+def test_a_final_frame_with_trades_against_a_proven_empty_minute_is_a_contradiction() -> None:
+    feed = begun_at_ten()
+    feed.frame(-1, 0, 0, first=-1, minute=1, final=True, sent_s=122.1)
+    feed.frame(11, 5, 1, first=11, minute=1, final=True, sent_s=122.5)
+    feed.assert_bar(0, 0, 1, state=CONFIRMED, flags=FILLED)
+    assert feed.count("contradictions_total") == 1
+
+
+def test_a_frame_whose_first_id_follows_a_final_minute_proves_the_long_silence_between() -> None:
+    feed = begun_at_ten()
+    feed.frame(10, 4, 1, final=True, sent_s=60.1)
+    for minute in range(1, 9):
+        feed.tick(minute)
+        feed.settle(minute)
+        feed.check()
+        feed.frame(-1, 0, 0, first=-1, minute=minute, sent_s=minute * 60 + 2.4)
+    feed.frame(11, 2, 1, first=11, minute=8, sent_s=485)
+    assert [int(feed.bar(minute)["state"]) for minute in range(3, 8)] == [CONFIRMED] * 5
+    feed.assert_bar(2, 1, 8, state=LIVE)
+
+
+def test_a_frame_whose_first_id_leaves_a_gap_proves_nothing() -> None:
+    feed = begun_at_ten()
+    feed.frame(10, 4, 1, final=True, sent_s=60.1)
+    for minute in range(1, 9):
+        feed.tick(minute)
+        feed.settle(minute)
+    feed.frame(12, 2, 1, first=12, minute=8, sent_s=485)
+    assert [int(feed.bar(minute)["state"]) for minute in range(3, 8)] == [CLOSED] * 5
+
+
+def test_a_final_frame_without_ids_confirms_and_a_later_one_tells_them() -> None:
+    feed = begun_at_ten()
+    feed.frame(-2, 9, 3, first=-1, final=True, sent_s=60.1)
+    feed.assert_bar(9, 3, state=CONFIRMED, flags=0)
+    feed.trade(2, 11, 14, 8, 59.9, sent_s=60.2)
+    feed.assert_bar(9, 3, state=CONFIRMED)
+    feed.frame(12, 9, 3, final=True)
+    feed.assert_bar(9, 3, state=CONFIRMED)
+    assert feed.bar(1)["trade_count"] == 2  # what is left of the group belongs here
+    assert feed.count("contradictions_total") == 0

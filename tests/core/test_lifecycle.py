@@ -351,3 +351,33 @@ def test_the_clock_and_the_settling_pass_over_empty_slots() -> None:
     assert volumes(feed.bar(0, slot=1)) == (4, 1)
     assert feed.bar(0, slot=1)["state"] == CLOSED
     assert feed.live(slot=0)["open_time"] == 0
+
+
+def test_a_trade_missed_before_all_that_is_held_leaves_its_minute_to_the_exchange() -> None:
+    feed = restarted(begun())
+    feed.trade(4, 13, 13, 1, 61)
+    feed.trade(2, 11, 11, 2, 55, sent_s=62)
+    feed.trade(3, 12, 12, 3, 56, sent_s=62)
+    assert feed.bar(0)["flags"] & PARTIAL
+    feed.assert_bar(1, 1, 1, state=LIVE)
+    feed.rest(9, 3, age_s=61)
+    feed.assert_bar(9, 3, state=CONFIRMED, flags=0)
+
+
+def test_a_symbol_of_which_only_frames_were_seen_comes_back() -> None:
+    old = Feed()
+    old.frame(10, 4, 1)
+    feed = restarted(old)
+    feed.assert_bar(4, 1, state=LIVE, flags=PARTIAL)
+    feed.trade(1, 11, 11, 2, 55)
+    feed.frame(11, 6, 2)
+    feed.assert_bar(6, 2, state=LIVE, flags=0)
+
+
+def test_a_row_of_a_minute_before_the_symbol_joined_is_taken() -> None:
+    feed = Feed(joined_s=305)
+    feed.rest(4, 1, minute=3, age_s=31)
+    feed.assert_bar(4, 1, 3, state=CLOSED)
+    feed.rest(4, 1, minute=3, age_s=61)
+    feed.assert_bar(4, 1, 3, state=CONFIRMED)
+    assert not feed.bar(3)["flags"] & PARTIAL

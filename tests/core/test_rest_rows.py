@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from klshm.core import events as ev
+from klshm.core.engine import partition_layout
 from tests.core.feed import (
     CLOSED,
     CONFIRMED,
@@ -456,3 +459,57 @@ def test_the_origin_lets_folds_do_without_minutes_that_never_were() -> None:
     row = feed.stored(opened, "5m")
     assert volumes(row) == (3, 3)
     assert (row["state"], row["flags"]) == (CONFIRMED, DERIVED)
+
+
+def test_an_official_row_that_cannot_be_is_refused() -> None:
+    feed = quiet()
+    there = {"slot": 0, "time": feed.now, "open_time": START, "interval": 0}
+    feed.apply(feed.bar_event(ev.REST_ROW, 9, 2, (100, 99, 100, 100), None, **there))
+    assert (feed.count("refused_total"), feed.count("rest_rows_total")) == (1, 0)
+
+
+def test_a_corrected_close_stops_at_a_record_with_trades_where_history_ends_without() -> None:
+    feed = quiet(3)
+    feed.trade(2, 11, 11, 1, 181)
+    for minute in range(4, 9):
+        feed.tick(minute)
+        feed.settle(minute)
+    feed.rest(4, 1, age_s=600, prices=HIGHER, quote=404)
+    assert [float(feed.bar(minute)["close"]) for minute in range(5)] == [101] * 3 + [100] * 2
+
+
+def test_a_bar_with_official_trades_is_not_confirmed_empty_whatever_the_ids_say() -> None:
+    feed = begun()
+    feed.frame(11, 3, 1, first=11, minute=1, sent_s=65)
+    for minute in range(1, 15):
+        feed.tick(minute)
+        feed.settle(minute)
+    feed.trade(2, 12, 12, 1, 845)
+    feed.assert_bar(3, 1, 1, state=CLOSED)
+    assert feed.bar(2)["state"] == CONFIRMED
+
+
+def test_a_bar_whose_minutes_are_gone_is_not_folded_anew() -> None:
+    feed = listed_long_ago()
+    oldest = START - 126 * MINUTE
+    opened = oldest // (5 * MINUTE) * (5 * MINUTE)
+    assert opened < oldest
+    feed.rest(9, 9, interval="5m", open_time=opened, age_s=5)
+    feed.rest(1, 1, minute=-126, age_s=600)
+    assert volumes(feed.stored(opened, "5m")) == (9, 9)
+
+
+def test_intervals_that_are_no_multiples_of_each_other_fold_from_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.core.feed.partition_layout", partial(partition_layout, kept=("1m", "3m", "5m")))
+    feed = Feed(joined_s=None, start=FIVE // (15 * MINUTE) * (15 * MINUTE))
+    feed.add()
+    for minute in range(15):
+        feed.trade(1 + minute, 10 + minute, 10 + minute, 1, minute * 60 + 1)
+    feed.tick(15)
+    feed.settle(15)
+    assert [volumes(feed.bar(minute, "3m")) for minute in range(0, 15, 3)] == [(3, 3)] * 5
+    assert [volumes(feed.bar(minute, "5m")) for minute in range(0, 15, 5)] == [(5, 5)] * 3
+    feed.rest(2, 2, minute=4, age_s=700)
+    assert [volumes(feed.bar(4, interval)) for interval in ("3m", "5m")] == [(4, 4), (6, 6)]
+    feed.rest(7, 7, interval="3m", minute=3, age_s=900)
+    assert [volumes(feed.bar(4, interval)) for interval in ("3m", "5m")] == [(7, 7), (6, 6)]
