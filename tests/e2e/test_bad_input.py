@@ -17,10 +17,10 @@ from klshm.shm import layout as lay
 from klshm.shm.segment import create_segment
 from tests.e2e.support import wait_for
 from tests.historian.support import make_layout
-from tests.run.support import PROJECT, environment, launcher, refused
+from tests.run.support import PROJECT, STARTED_S, environment, launcher, refused
 
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 CONFIGURATION, USAGE, ERROR = 4, 2, 1
 
@@ -218,7 +218,7 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_second_engine_of_the_same_name(tmp_path: Path) -> None:
     with launcher(tmp_path, "--set", "exchange.rest_url=http://127.0.0.1:9") as running:
-        wait_for(lambda: "kernels loaded" in running.text(), 90, running.text)
+        wait_for(lambda: "kernels loaded" in running.text(), STARTED_S, running.text)
         code, line = refused(tmp_path)
         assert (code, "instance 'demo' is running" in line) == (ERROR, True), line
         code, line = refused(tmp_path, "--set", f"data.directory={tmp_path}/other")

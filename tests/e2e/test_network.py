@@ -19,10 +19,10 @@ import pytest
 
 from tests.e2e.support import PROJECT, exchange, wait_for
 from tests.exchange.servers import Proxy, raw_server
-from tests.run.support import environment, launcher
+from tests.run.support import STARTED_S, environment, launcher
 
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def addresses(port: int) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def proxy() -> Iterator[Proxy]:
 def test_a_refusing_exchange_is_said_and_found_when_it_comes(tmp_path: Path, workers: str) -> None:
     port = refusing_port()
     with launcher(tmp_path, *addresses(port), "--workers", workers) as running:
-        wait_for(lambda: "cannot reach" in running.text(), 60, running.text)
+        wait_for(lambda: "cannot reach" in running.text(), STARTED_S, running.text)
         line = next(line for line in running.text().splitlines() if "cannot reach" in line)
         assert f"cannot reach 127.0.0.1:{port} (" in line
         assert "set exchange.proxy, or try --demo, which needs no network" in line
@@ -114,7 +114,7 @@ def test_a_refusing_exchange_is_said_and_found_when_it_comes(tmp_path: Path, wor
         assert {p["role"] for p in told["processes"]} >= {"worker", "historian", "persister"}
         assert " is live:" not in running.text()
         with exchange("--port", str(port), "--symbols", "6", "--rate", "50"):
-            wait_for(lambda: " is live:" in running.text(), 90, running.text)
+            wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
             assert "exchange answers again" in running.text()
             assert "demo is live: 6 symbols" in running.text()
             assert running.end() == 0, running.text()
@@ -124,7 +124,7 @@ def test_a_refusing_exchange_is_said_and_found_when_it_comes(tmp_path: Path, wor
 
 def test_a_silent_exchange_is_said(tmp_path: Path) -> None:
     with listening() as port, launcher(tmp_path, *addresses(port), "--workers", "1") as running:
-        wait_for(lambda: "no answer from" in running.text(), 60, running.text)
+        wait_for(lambda: "no answer from" in running.text(), STARTED_S, running.text)
         line = next(line for line in running.text().splitlines() if "no answer from" in line)
         assert f"no answer from 127.0.0.1:{port} within 8 s" in line
         assert "set exchange.proxy, or try --demo" in line
@@ -139,7 +139,7 @@ def test_all_goes_through_the_proxy(tmp_path: Path, scheme: str) -> None:
         # A name that only the proxy could resolve would not do: its own test server connects for real.
         options = ("--set", f"exchange.proxy={scheme}://127.0.0.1:{between.port}", "--workers", "2")
         with launcher(tmp_path, *addresses(market.port), *options) as running:
-            wait_for(lambda: " is live:" in running.text(), 90, running.text)
+            wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
             assert running.end() == 0, running.text()
         assert {(kind, port) for kind, _, port in between.targets} == {(scheme, market.port)}
         assert len(between.targets) >= 3  # REST, and a stream of each worker
@@ -150,7 +150,9 @@ def test_a_proxy_of_the_environment_is_used(tmp_path: Path) -> None:
     dead = refusing_port()
     options = ("--set", "exchange.rest_url=http://exchange.invalid:8080", "--workers", "1")
     with launcher(tmp_path, *options, HTTP_PROXY=f"http://127.0.0.1:{dead}", NO_PROXY="") as running:
-        wait_for(lambda: "cannot reach exchange.invalid:8080 through the proxy" in running.text(), 60, running.text)
+        wait_for(
+            lambda: "cannot reach exchange.invalid:8080 through the proxy" in running.text(), STARTED_S, running.text
+        )
         assert running.end() == 0, running.text()
 
 
@@ -160,7 +162,7 @@ def test_a_dead_proxy_is_said(tmp_path: Path, scheme: str) -> None:
     with exchange("--symbols", "2", "--rate", "10") as market:
         options = ("--set", f"exchange.proxy={scheme}://127.0.0.1:{dead}", "--workers", "1")
         with launcher(tmp_path, *addresses(market.port), *options) as running:
-            wait_for(lambda: "cannot reach" in running.text(), 60, running.text)
+            wait_for(lambda: "cannot reach" in running.text(), STARTED_S, running.text)
             line = next(line for line in running.text().splitlines() if "cannot reach" in line)
             assert re.search(r"through the proxy of exchange.proxy or the environment \(.*\)", line)
             assert running.end() == 0, running.text()

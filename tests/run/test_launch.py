@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.support import engine_processes, is_alive, wait_for
-from tests.run.support import launcher
+from tests.run.support import STARTED_S, launcher
 
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 @pytest.mark.parametrize("workers", ["1", "0"])
 def test_a_demo_runs_for_its_duration_and_leaves_nothing(tmp_path: Path, workers: str) -> None:
     with launcher(tmp_path, "--demo", "--workers", workers, "--duration", "1") as running:
-        wait_for(lambda: " is live:" in running.text(), 90, running.text)
+        wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
         family = engine_processes(running.process.pid)
         assert running.process.wait(60) == 0, running.text()
         assert running.left() == []
@@ -31,7 +31,7 @@ def test_a_demo_runs_for_its_duration_and_leaves_nothing(tmp_path: Path, workers
 @pytest.mark.parametrize("workers", ["1", "0"])
 def test_a_demo_ends_with_its_simulator(tmp_path: Path, workers: str) -> None:
     with launcher(tmp_path, "--demo", "--workers", workers) as running:
-        wait_for(lambda: " is live:" in running.text(), 90, running.text)
+        wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
         [simulator] = [pid for pid in engine_processes(running.process.pid) if "klshm.sim" in _command(pid)]
         os.kill(simulator, signal.SIGKILL)
         assert running.process.wait(60) == 1, running.text()
@@ -44,7 +44,7 @@ def test_a_demo_ends_with_its_simulator(tmp_path: Path, workers: str) -> None:
 
 def test_ctrl_c_reaches_the_whole_group_and_still_drains(tmp_path: Path) -> None:
     with launcher(tmp_path, "--demo", "--workers", "1") as running:
-        wait_for(lambda: " is live:" in running.text(), 90, running.text)
+        wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
         for pid in engine_processes(running.process.pid):
             if os.getpgid(pid) == os.getpgid(running.process.pid):  # what a terminal's Ctrl-C reaches
                 os.kill(pid, signal.SIGINT)
@@ -56,13 +56,13 @@ def test_ctrl_c_reaches_the_whole_group_and_still_drains(tmp_path: Path) -> None
 
 def test_ctrl_c_while_kernels_are_compiled(tmp_path: Path) -> None:
     with launcher(tmp_path, "--workers", "1", KLSHM_CACHE=str(tmp_path / "cache")) as running:
-        wait_for(lambda: "compiling kernels done=" in running.text(), 90, running.text)
+        wait_for(lambda: "compiling kernels done=" in running.text(), STARTED_S, running.text)
         assert running.end() == 0, running.text()
         assert "stopping before the engine was up signal=SIGINT" in running.text()
         assert "Traceback" not in running.text()
         assert running.left() == []
     with launcher(tmp_path, "--workers", "1", KLSHM_CACHE=str(tmp_path / "other")) as running:
-        wait_for(lambda: "compiling kernels done=" in running.text(), 90, running.text)
+        wait_for(lambda: "compiling kernels done=" in running.text(), STARTED_S, running.text)
         running.process.send_signal(signal.SIGTERM)
         wait_for(lambda: "stopping before the engine was up" in running.text(), 20, running.text)
         running.process.send_signal(signal.SIGTERM)
@@ -73,7 +73,7 @@ def test_ctrl_c_while_kernels_are_compiled(tmp_path: Path) -> None:
 
 def test_a_closed_output_does_not_stop_the_engine(tmp_path: Path) -> None:
     with launcher(tmp_path, "--demo", "--workers", "1", "--duration", "1", closed_output=True) as running:
-        assert running.process.wait(90) == 0, running.text()
+        assert running.process.wait(STARTED_S) == 0, running.text()
         assert re.search(r"standard output is closed reason='Broken pipe'", running.text())
 
 

@@ -15,10 +15,10 @@ from klshm.shm import layout as lay
 from klshm.shm.counters import LAUNCHER, Counters
 from klshm.shm.segment import Segment, open_segment
 from tests.e2e.support import Exchange, engine_processes, exchange, is_alive, wait_for
-from tests.run.support import Launcher, launcher
+from tests.run.support import STARTED_S, Launcher, launcher
 
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def live(tmp_path: Path, market: Exchange, *options: str) -> Iterator[Launcher]:
         *("--set", f"exchange.ws_url=ws://127.0.0.1:{market.port}"),
     )
     with launcher(tmp_path, *addresses, *options) as running:
-        wait_for(lambda: " is live:" in running.text(), 90, running.text)
+        wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
         yield running
 
 
