@@ -286,13 +286,25 @@ def test_a_ticker_ahead_of_the_trades_puts_them_in_doubt_until_one_comes() -> No
 
 def test_final_frames_in_the_wrong_order_confirm_both_minutes() -> None:
     feed = begun_at_ten()
-    feed.trade(2, 11, 11, 2, 61)
-    feed.frame(11, 2, 1, first=11, minute=1, final=True, sent_s=120.1)
-    feed.trade(3, 12, 12, 1, 121)
-    feed.frame(10, 4, 1, final=True)
-    feed.assert_bar(4, 1, state=CONFIRMED, flags=0)
+    feed.trade(2, 11, 11, 2, 59)
+    feed.trade(3, 12, 12, 2, 61)
+    feed.frame(12, 2, 1, first=12, minute=1, final=True, sent_s=120.1)
+    feed.trade(4, 13, 13, 1, 121)
+    feed.frame(11, 6, 2, final=True)
+    feed.assert_bar(6, 2, state=CONFIRMED, flags=0)
     feed.assert_bar(2, 1, 1, state=CONFIRMED, flags=0)
     feed.assert_bar(1, 1, 2, state=LIVE, flags=0)
+
+
+def test_a_frame_that_cuts_the_crossing_group_itself_is_made_good_by_the_next() -> None:
+    feed = begun_at_ten()
+    feed.trade(2, 11, 14, 10, 59.98)
+    feed.frame(13, 2, 1, first=13, minute=1, sent_s=60.1)
+    assert feed.bar(1)["volume"] == 2
+    feed.trade(3, 15, 15, 1, 60.2)
+    feed.frame(15, 5, 3, first=13, minute=1, sent_s=60.4)
+    assert feed.bar(0)["volume"] == 10
+    feed.assert_bar(5, 3, 1, state=LIVE, flags=0)
 
 
 def test_a_final_frame_without_trades_against_trades_that_are_held_is_a_contradiction() -> None:

@@ -381,3 +381,15 @@ def test_a_row_of_a_minute_before_the_symbol_joined_is_taken() -> None:
     feed.rest(4, 1, minute=3, age_s=61)
     feed.assert_bar(4, 1, 3, state=CONFIRMED)
     assert not feed.bar(3)["flags"] & PARTIAL
+
+
+def test_a_row_that_was_ahead_of_its_trades_holds_them_when_they_come_after_a_restart() -> None:
+    old = begun()
+    old.frame(14, 9, 5)
+    feed = restarted(old)
+    feed.frame(14, 9, 5)  # the other connection says it again
+    feed.trade(2, 11, 12, 2, 52)
+    feed.trade(3, 13, 14, 3, 53)
+    feed.assert_bar(9, 5, state=LIVE, flags=0)
+    feed.trade(4, 15, 15, 1, 54)
+    feed.assert_bar(10, 6, state=LIVE, flags=0)

@@ -513,3 +513,20 @@ def test_intervals_that_are_no_multiples_of_each_other_fold_from_minutes(monkeyp
     assert [volumes(feed.bar(4, interval)) for interval in ("3m", "5m")] == [(4, 4), (6, 6)]
     feed.rest(7, 7, interval="3m", minute=3, age_s=900)
     assert [volumes(feed.bar(4, interval)) for interval in ("3m", "5m")] == [(7, 7), (6, 6)]
+
+
+def test_a_settled_bar_that_is_only_less_provisional_is_shown_and_not_logged() -> None:
+    feed = Feed(joined_s=None, start=FIVE)
+    feed.add()
+    feed.trade(1, 10, 10, 4, 1)
+    feed.trade(2, 11, 14, 10, 241)
+    feed.tick(5)
+    feed.settle(5)
+    assert feed.bar(4)["flags"] == PROVISIONAL
+    assert feed.bar(4, "5m")["flags"] & PROVISIONAL
+    feed.logged()
+    feed.frame(14, 10, 4, first=11, minute=4)
+    feed.assert_bar(10, 4, 4, state=CLOSED, flags=0)
+    assert len(feed.logged()) == 0
+    feed.tick(6)
+    assert not [row for row in feed.logged() if row["open_time"] == feed.start + 4 * MINUTE]
