@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from klshm.core import state as st
@@ -152,27 +154,26 @@ def test_a_prefix_that_begins_again_in_the_middle_of_a_minute_changes_no_sum() -
 
 def test_beginning_again_at_any_moment_changes_nothing() -> None:
     plain, rebased = Feed(), Feed()
-    for feed in (plain, rebased):
-        steps = (
-            lambda feed=feed: feed.trade(1, 10, 10, 4, 50),
-            lambda feed=feed: feed.frame(10, 4, 1),
-            lambda feed=feed: feed.trade(4, 15, 18, 3, 52),
-            lambda feed=feed: feed.trade(2, 11, 12, 2, 51),
-            lambda feed=feed: feed.frame(16, 9, 6),
-            lambda feed=feed: feed.trade(3, 13, 14, 1, 51.5),
-            lambda feed=feed: feed.trade(5, 19, 22, 8, 59.99),
-            lambda feed=feed: feed.trade(6, 23, 23, 1, 61),
-            lambda feed=feed: feed.frame(23, 5, 3, first=21, minute=1),
-            lambda feed=feed: feed.frame(20, 14, 11, final=True),
-        )
-        for step in steps:
-            step()
-            if feed is rebased:
-                rebase_prefix(feed.engine.memory, 0)
-    for minute in (0, 1):
-        assert volumes(rebased.bar(minute)) == volumes(plain.bar(minute))
-        assert rebased.bar(minute)["flags"] == plain.bar(minute)["flags"]
-        assert rebased.bar(minute)["state"] == plain.bar(minute)["state"]
+    steps: list[Callable[[Feed], None]] = [
+        lambda feed: feed.trade(1, 10, 10, 4, 50),
+        lambda feed: feed.frame(10, 4, 1),
+        lambda feed: feed.trade(4, 15, 18, 3, 52),
+        lambda feed: feed.trade(2, 11, 12, 2, 51),
+        lambda feed: feed.frame(16, 9, 6),
+        lambda feed: feed.trade(3, 13, 14, 1, 51.5),
+        lambda feed: feed.trade(5, 19, 22, 8, 59.99),
+        lambda feed: feed.trade(6, 23, 23, 1, 61),
+        lambda feed: feed.frame(23, 5, 3, first=21, minute=1),
+        lambda feed: feed.frame(20, 14, 11, final=True),
+    ]
+    for step in steps:
+        for feed in (plain, rebased):
+            step(feed)
+        rebase_prefix(rebased.engine.memory, 0)
+        for minute in (0, 1) if plain.bar(1) is not None else (0,):
+            assert volumes(rebased.bar(minute)) == volumes(plain.bar(minute))
+            assert rebased.bar(minute)["flags"] == plain.bar(minute)["flags"]
+            assert rebased.bar(minute)["state"] == plain.bar(minute)["state"]
     assert plain.bar(0)["state"] == CONFIRMED
     for name in ("frames_clean_equal_total", "frames_cut_exact_total", "contradictions_total"):
         assert rebased.count(name) == plain.count(name)

@@ -149,6 +149,21 @@ def test_what_is_compared_later_is_refined_too() -> None:
     assert feed.count("contradictions_total") == 0
 
 
+def test_what_was_measured_before_a_hole_is_refined_for_when_it_is_filled() -> None:
+    feed = Feed()
+    feed.trade(1, 10, 10, 4, 50)
+    feed.frame(10, 4, 1)
+    feed.trade(4, 15, 18, 3, 53)
+    feed.frame(16, 8.5, 7)  # it cuts the group
+    trade(feed, 1, "100.0001", "4.0001", 53.5)  # a duplicate: it refines, and adds nothing
+    assert feed.count("rescales_total") == 1
+    feed.trade(2, 11, 12, 2, 51, sent_s=54)
+    feed.trade(3, 13, 14, 1, 52, sent_s=54)
+    feed.assert_bar(10, 9, state=LIVE, flags=0)
+    feed.trade(5, 19, 19, 1, 55)
+    feed.assert_bar(11, 10, state=LIVE, flags=0)
+
+
 def test_a_finer_official_row_refines_history_as_it_is_read() -> None:
     feed = Feed()
     feed.trade(1, 10, 10, 4, 50)
