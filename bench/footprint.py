@@ -103,7 +103,8 @@ def wait_until_full(symbols: int) -> klshm.Reader:
             time.sleep(0.5)
             continue
         status = reader.status()
-        now = sum(len(reader.history("BTCUSDT", name, 500)) for name in reader.intervals) if len(reader.symbols()) else 0
+        kept = reader.intervals if reader.symbols() else ()
+        now = sum(len(reader.history("BTCUSDT", name, 500)) for name in kept)
         if status["symbols"]["live"] >= symbols and now == stored and status["journal"]["behind_rows"] == 0:
             return reader
         stored = now

@@ -19,18 +19,22 @@ from klshm.shm.compile import COMPILED, kernel
 __all__ = ["compiled", "entry"]
 
 
-def _types() -> dict[str, Any]:
+def _types() -> dict[str, Any]:  # pragma: no cover - machine code only
     words = numba.int64[::1]
     memory = numba.types.NamedUniTuple(words, 2, Memory)  # type: ignore[no-untyped-call]
     return {"m": memory, "events": words, "words": words}
 
 
-_TYPES: Final = _types() if COMPILED else {}
+_TYPES: Final = _types() if COMPILED else {}  # pragma: no branch
 
 
 def _compile(function: Any, **options: Any) -> Any:
     if not COMPILED:
         return function
+    return _compile_typed(function, **options)  # pragma: no cover - machine code only
+
+
+def _compile_typed(function: Any, **options: Any) -> Any:  # pragma: no cover - machine code only
     names = inspect.signature(function).parameters
     return kernel(tuple(_TYPES.get(name, numba.int64) for name in names), **options)(function)
 

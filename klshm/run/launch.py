@@ -132,8 +132,11 @@ def _launch(config: Config, options: argparse.Namespace) -> bool:
         recover(config.instance, directory)
         if not options.demo:
             return _serve(config, options.duration, early)
+        from klshm.run.kernels import load_kernels
         from klshm.run.simulator import Simulator
 
+        with early.deferred() as between:
+            load_kernels(between)  # or the simulator's time would run while they are compiled
         simulator = Simulator(config.sim)
         try:
             return _serve(simulator.addressed(config), options.duration, early, simulator.check)

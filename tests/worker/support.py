@@ -21,6 +21,7 @@ from klshm.worker.process import Worker
 
 
 MINUTE_MS = 60_000
+_PATIENCE_S = 60.0
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -71,10 +72,13 @@ class Running:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Look again and again; a worker that ends meanwhile raises what ended it."""
+        deadline_s = time.monotonic() + _PATIENCE_S
         while not condition():
             if self.task.done():
                 self.task.result()
                 raise AssertionError("the worker has ended")
+            if time.monotonic() > deadline_s:
+                raise AssertionError(f"not within {_PATIENCE_S:.0f} s; counters {self.counters.as_dict()}")
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:

@@ -61,7 +61,7 @@ def on_trade(m, events, at):
     slot, E, T = events[at + ev.E_SLOT], events[at + ev.E_TIME], events[at + ev.E_OPEN_TIME]
     a, f, l = events[at + ev.E_A], events[at + ev.E_F], events[at + ev.E_L]
     latest = state[st.C_NOW] + FUTURE_MS
-    if a < 0 or f < 0 or l < f or l - f >= MOST_FILLS or T <= 0 or T > latest or E > latest:
+    if a < 0 or f < 0 or l < f or l - f >= MOST_FILLS or T <= 0 or T > latest or E <= 0 or E > latest:
         count(m, _REFUSED, 1)
         return
     sums = event_cells(m)
