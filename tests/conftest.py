@@ -6,7 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+
+# How long an example takes says nothing on a shared machine.
+settings.register_profile("klshm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("klshm")
 
 _LONG_FIRST = ("recorded", "e2e", "fault", "stress")
 

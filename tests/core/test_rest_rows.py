@@ -326,10 +326,6 @@ def test_a_trade_too_late_changes_no_confirmed_bar() -> None:
     feed.assert_bar(4, 1, state=CONFIRMED)
 
 
-STALE_RECORDS = "records older than the minutes that may be amended overwrite what history knows better"
-
-
-@pytest.mark.xfail(strict=True, reason=STALE_RECORDS)
 def test_a_contiguous_trade_confirms_the_empty_minutes_that_have_no_record_any_more() -> None:
     feed = quiet()
     feed.trade(2, 11, 11, 1, 485)
@@ -338,7 +334,6 @@ def test_a_contiguous_trade_confirms_the_empty_minutes_that_have_no_record_any_m
     assert feed.count("confirmed_empty_total") == 7
 
 
-@pytest.mark.xfail(strict=True, reason=STALE_RECORDS)
 def test_a_contiguous_trade_leaves_a_stored_official_bar_alone() -> None:
     feed = quiet()
     feed.rest(2, 1, minute=2, age_s=300)

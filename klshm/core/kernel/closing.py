@@ -13,7 +13,7 @@ from klshm.core.kernel.flags import minute_flags
 from klshm.core.kernel.folds import log_row, refold_above, scratch
 from klshm.core.kernel.match import compare, snapshot_match
 from klshm.core.kernel.minutes import minute_cells, move_need, need_from
-from klshm.core.kernel.records import is_empty, is_final, take_record
+from klshm.core.kernel.records import is_empty, is_final, oldest_minute, take_record
 from klshm.core.kernel.rows import (
     count,
     has_row,
@@ -152,6 +152,8 @@ def amend(m, slot, record, log):
         log: Whether this is a moment that logs.
     """
     state = m.state
+    if state[record + st.M_TIME] < oldest_minute(m, slot):
+        return  # history may know better than a record that is kept but no longer served
     while amend_one(m, slot, record, log):
         time = state[record + st.M_TIME] + MINUTE
         if time >= state[symbol_at(m, slot) + st.S_OPEN_MINUTE]:
