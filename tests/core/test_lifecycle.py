@@ -377,10 +377,9 @@ def test_a_symbol_of_which_only_frames_were_seen_comes_back() -> None:
 def test_a_row_of_a_minute_before_the_symbol_joined_is_taken() -> None:
     feed = Feed(joined_s=305)
     feed.rest(4, 1, minute=3, age_s=31)
-    feed.assert_bar(4, 1, 3, state=CLOSED)
-    feed.rest(4, 1, minute=3, age_s=61)
     feed.assert_bar(4, 1, 3, state=CONFIRMED)
-    assert not feed.bar(3)["flags"] & PARTIAL
+    assert feed.bar(3)["flags"] == 0, "history is no correction of ours"
+    assert feed.engine.counter("corrected_total") == 0
 
 
 def test_a_row_that_was_ahead_of_its_trades_holds_them_when_they_come_after_a_restart() -> None:
