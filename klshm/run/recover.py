@@ -14,6 +14,7 @@ import signal
 import stat
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -102,8 +103,9 @@ def _drain_in_child(segment: Segment, directory: Path) -> None:
         _, status = os.waitpid(pid, 0)
     except BaseException:
         # Asked to stop meanwhile. Draining may be cut off at any instant and repeated.
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        with suppress(ProcessLookupError, ChildProcessError):  # it had just ended by itself
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         raise
     if status != 0:
         raise KlshmError(
