@@ -208,10 +208,11 @@ R_WORDS: Final = 12
 HOLES: Final = 16
 H_FIRST_A: Final = 0
 H_LAST_A: Final = 1
-H_BEFORE_T: Final = 2
-H_AFTER_F: Final = 3
-H_AFTER_T: Final = 4
-H_WORDS: Final = 5
+H_BEFORE_L: Final = 2  # -1: the trade before it is from before a restart
+H_BEFORE_T: Final = 3
+H_AFTER_F: Final = 4
+H_AFTER_T: Final = 5
+H_WORDS: Final = 6
 
 # ---------------------------------------------------------------------------------------
 # Words of a running fold (one per symbol and interval): the closed children of the open bar

@@ -88,6 +88,15 @@ def advance(m, slot, minute):
 
 
 @compiled
+def catch_up(m, slot, time):
+    """Close what lies more than a minute before a time that is known to have come.
+
+    There are eight records: a minute further ahead would take that of one not closed yet.
+    """
+    advance(m, slot, time // MINUTE * MINUTE - MINUTE)
+
+
+@compiled
 def note_correction(m, record):
     """A settled bar has changed: by the exchange's word, or by trades that came late."""
     state = m.state

@@ -44,11 +44,12 @@ def fill_record(m, slot, record, position, f, l, price, sums):
     touch(m, slot, record)
     if l > f:
         state[record + st.M_MULTI_L] = max(state[record + st.M_MULTI_L], l)
-    if state[record + st.M_HAS_TRADES] == 0 or state[record + st.M_LAST] < f:
-        if position == st.NONE:  # what follows it in the prefix is not held any more
-            time = state[record + st.M_TIME]
-            lose_ids(m, slot, time, time, l + 1)
-            return
+    newest = state[record + st.M_HAS_TRADES] == 0 or state[record + st.M_LAST] < f
+    if position == st.NONE and (newest or state[record + st.M_OWN] == 1):
+        time = state[record + st.M_TIME]  # where it lies in the prefix is not held any more
+        lose_ids(m, slot, time, time, l + 1)
+        return
+    if newest:
         entry = ring_at(m, slot, position)
         if state[record + st.M_HAS_OFF] == 0:
             put_off(m, slot, record, prefix_before(m, slot, position), state[entry + st.R_EPOCH], 0, st.NONE)
@@ -133,7 +134,7 @@ def fill_hole(m, slot, index, time, a, f, l, T, E, price, quantity, sums):
     record = find_record(m, slot, time)
     if record != st.NONE and not is_final(m, record):
         fill_record(m, slot, record, position, f, l, price, sums)
-    if shrink_hole(m, slot, index, a, f, T):
+    if shrink_hole(m, slot, index, a, f, l, T):
         rejoin_epochs(m, slot)
         for each in range(st.RECORDS):
             found = record_at(m, slot, each)

@@ -198,8 +198,8 @@ def refold(m, slot, interval, open_time, log):
     missing = gather(m, slot, interval, open_time, end, fold)
     count(m, _REFOLDS, 1)
     children = state[fold + st.F_COUNT]
-    if children == 0 or (official and missing > 0):
-        return
+    if children == 0 or (official and state[fold + st.F_FLAGS] & FLAG_PARTIAL):
+        return  # an official row, however young, knows more than that
     flags = fold_flags(m, fold)
     status = STATE_CONFIRMED if missing == 0 and state[fold + st.F_CONFIRMED] == children else STATE_CLOSED
     revision = row_revision(words, at) + 1 if known else 1

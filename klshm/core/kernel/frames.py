@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled
-from klshm.core.kernel.closing import advance, amend_touched, confirm, keep_settle
+from klshm.core.kernel.closing import advance, amend_touched, catch_up, confirm, keep_settle
 from klshm.core.kernel.proof import prove_empty
 from klshm.core.kernel.records import find_record, off_holds, ring_at, ring_first, take_record, touch
 from klshm.core.kernel.rows import copy_cells, count, same_cells, symbol_at
@@ -208,6 +208,7 @@ def apply_frame(m, slot, E, time, f, L, final, cells):
     count(m, _FRAMES, 1)
     state[symbol + st.S_FRAME_E] = max(state[symbol + st.S_FRAME_E], E)
     state[symbol + st.S_BEHIND_SINCE] = st.NONE
+    catch_up(m, slot, time)
     record = take_record(m, slot, time)
     if record == st.NONE:
         count(m, _STALE, 1)

@@ -84,13 +84,14 @@ def give_up_hole(m, slot, index):
 
 
 @compiled
-def add_hole(m, slot, first_a, last_a, before_t, after_f, after_t):
+def add_hole(m, slot, first_a, last_a, before_l, before_t, after_f, after_t):
     """Remember a hole; there must be room."""
     state = m.state
     symbol = symbol_at(m, slot)
     hole = hole_at(m, slot, state[symbol + st.S_HOLES])
     state[hole + st.H_FIRST_A] = first_a
     state[hole + st.H_LAST_A] = last_a
+    state[hole + st.H_BEFORE_L] = before_l
     state[hole + st.H_BEFORE_T] = before_t
     state[hole + st.H_AFTER_F] = after_f
     state[hole + st.H_AFTER_T] = after_t
@@ -107,7 +108,8 @@ def open_hole(m, slot, a, f, T):
     before_t = state[symbol + st.S_LAST_T]
     if state[symbol + st.S_HOLES] == st.HOLES:
         give_up_hole(m, slot, oldest_hole(m, slot))
-    add_hole(m, slot, state[symbol + st.S_LAST_A] + 1, a - 1, before_t, f, T)
+    before_l = state[symbol + st.S_LAST_L] if state[symbol + st.S_RING_COUNT] > 0 else st.NONE
+    add_hole(m, slot, state[symbol + st.S_LAST_A] + 1, a - 1, before_l, before_t, f, T)
     for time in range(max(before_t // MINUTE * MINUTE, oldest_minute(m, slot)), T + 1, MINUTE):
         record = take_record(m, slot, time)
         if record != st.NONE:
@@ -143,18 +145,18 @@ def prune_holes(m, slot):
 
 
 @compiled
-def can_fill(m, slot, index, a, l):
-    """Return whether a trade can be taken out of a hole; splitting one needs room for a second."""
+def can_fill(m, slot, index, a, f, l):
+    """Return whether a trade's ids lie in a hole and can be taken out; splitting one needs room for a second."""
     state = m.state
     hole = hole_at(m, slot, index)
-    if l >= state[hole + st.H_AFTER_F]:
+    if f <= state[hole + st.H_BEFORE_L] or l >= state[hole + st.H_AFTER_F]:
         return False
     inside = state[hole + st.H_FIRST_A] < a < state[hole + st.H_LAST_A]
     return not inside or state[symbol_at(m, slot) + st.S_HOLES] < st.HOLES
 
 
 @compiled
-def shrink_hole(m, slot, index, a, f, T):
+def shrink_hole(m, slot, index, a, f, l, T):
     """Take one trade out of a hole; the last one closes it.
 
     Returns:
@@ -169,11 +171,12 @@ def shrink_hole(m, slot, index, a, f, T):
         count(m, _HOLES_FILLED, 1)
     elif a == first_a:
         state[hole + st.H_FIRST_A] = a + 1
+        state[hole + st.H_BEFORE_L] = l
         state[hole + st.H_BEFORE_T] = T
     else:
         state[hole + st.H_LAST_A] = a - 1
         state[hole + st.H_AFTER_F] = f
         state[hole + st.H_AFTER_T] = T
         if a != last_a:
-            add_hole(m, slot, a + 1, last_a, T, after_f, after_t)
+            add_hole(m, slot, a + 1, last_a, l, T, after_f, after_t)
     return state[symbol_at(m, slot) + st.S_HOLES] == 0

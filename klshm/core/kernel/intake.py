@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled
-from klshm.core.kernel.records import is_final, ring_at, ring_first, ring_search
+from klshm.core.kernel.records import is_final, ring_at, ring_first, ring_search, take_record
 from klshm.core.kernel.rows import count, record_at, symbol_at
 from klshm.core.state import SUMS
 from klshm.shm.counters import WORKER
@@ -20,6 +20,7 @@ _ID_RESETS = WORKER.index("id_resets_total")
 
 RESET_AFTER = 3
 RESET_AHEAD_MS = 60_000
+LOWEST = 1 << 62
 
 
 @compiled
@@ -60,15 +61,15 @@ def reset_ids(m, slot, T):
         state[symbol + st.S_START + k] = 0
     for index in range(st.RECORDS):
         record = record_at(m, slot, index)
-        state[record + st.M_HAS_OFF] = 0
-        if state[record + st.M_TIME] != st.NONE and not is_final(m, record):
-            state[record + st.M_HOLED] = st.FOREVER
-            state[record + st.M_BASE] = st.BASE_NONE
-            state[record + st.M_PEND] = st.PEND_NO
-            state[record + st.M_HAS_TRADES] = 0
+        time = state[record + st.M_TIME]
+        if time == st.NONE or is_final(m, record):
+            state[record + st.M_HAS_OFF] = 0
+            continue
+        state[record + st.M_TIME] = st.NONE
+        if take_record(m, slot, time) != st.NONE:
             state[record + st.M_PURE_CLEAN] = 0
-            for word in (st.M_BASE_L, st.M_OFF_L, st.M_CLEAN_L, st.M_FIRST, st.M_LAST, st.M_MULTI_L):
-                state[record + word] = st.NONE
+            if time < state[symbol + st.S_OPEN_MINUTE]:
+                state[record + st.M_HOLED] = st.FOREVER
             state[symbol + st.S_TOUCHED] |= 1 << index
 
 
@@ -154,24 +155,30 @@ def insert_trade(m, slot, f, l, T, E, price, quantity, sums, follows, precedes):
     first, end = ring_first(m, slot), state[symbol + st.S_RING_COUNT]
     for position in range(max(before + 1, first), end):
         shift_sums(m, ring_at(m, slot, position) + st.R_PREFIX, sums)
-    if before == st.NONE:
-        if first == 0:  # what was before the oldest trade held now includes it
-            shift_sums(m, symbol + st.S_START, sums)
+    full = end - first == st.RING
+    if before == st.NONE and full and first == 0:  # what was before the oldest trade held now includes it
+        shift_sums(m, symbol + st.S_START, sums)
+    if (before == st.NONE and (first > 0 or full)) or (full and before == first):
         return st.NONE
-    if end - first == st.RING and before == first:
-        return st.NONE
-    previous = ring_at(m, slot, before)
-    epoch = state[previous + st.R_EPOCH] if follows else st.NONE
-    if precedes and not follows:
-        epoch = state[ring_at(m, slot, before + 1) + st.R_EPOCH]
+    prefix, epoch = symbol + st.S_START, 0  # of the engine's start
+    if before != st.NONE:
+        prefix, epoch = ring_at(m, slot, before) + st.R_PREFIX, state[ring_at(m, slot, before) + st.R_EPOCH]
+    if not follows:
+        epoch = state[ring_at(m, slot, before + 1) + st.R_EPOCH] if precedes else st.NONE
     for position in range(end, before + 1, -1):
         for k in range(st.R_WORDS):
             state[ring_at(m, slot, position) + k] = state[ring_at(m, slot, position - 1) + k]
     state[symbol + st.S_RING_COUNT] += 1
     entry = write_entry_words(m, slot, before + 1, f, l, T, E, price, quantity, epoch)
     for k in range(SUMS):
-        state[entry + st.R_PREFIX + k] = state[previous + st.R_PREFIX + k] + state[sums + k]
+        state[entry + st.R_PREFIX + k] = state[prefix + k] + state[sums + k]
     return before + 1
+
+
+@compiled
+def lower(m, at, amount):
+    """Subtract from a prefix, down to a bound that no bar can reach back to."""
+    m.state[at] = max(m.state[at] - amount, -LOWEST)
 
 
 @compiled
@@ -182,12 +189,12 @@ def rebase_prefix(m, slot):
     for k in range(SUMS):
         amount = state[symbol + st.S_PREFIX + k]
         state[symbol + st.S_PREFIX + k] = 0
-        state[symbol + st.S_START + k] -= amount
+        lower(m, symbol + st.S_START + k, amount)
         for index in range(st.RECORDS):
-            state[record_at(m, slot, index) + st.M_OFF + k] -= amount
-            state[record_at(m, slot, index) + st.M_END + k] -= amount
+            lower(m, record_at(m, slot, index) + st.M_OFF + k, amount)
+            lower(m, record_at(m, slot, index) + st.M_END + k, amount)
         for position in range(ring_first(m, slot), state[symbol + st.S_RING_COUNT]):
-            state[ring_at(m, slot, position) + st.R_PREFIX + k] -= amount
+            lower(m, ring_at(m, slot, position) + st.R_PREFIX + k, amount)
 
 
 @compiled

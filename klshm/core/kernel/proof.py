@@ -6,7 +6,7 @@ from klshm.core import state as st
 from klshm.core.compiled import compiled
 from klshm.core.kernel.closing import confirm
 from klshm.core.kernel.minutes import move_need
-from klshm.core.kernel.records import find_record, is_empty, oldest_minute, take_record
+from klshm.core.kernel.records import find_record, is_empty, take_record
 from klshm.core.kernel.rows import oldest_row, symbol_at
 from klshm.core.kernel.stored import confirm_stored_empty
 from klshm.core.state import MINUTE
@@ -19,13 +19,11 @@ __all__ = []
 def prove_empty(m, slot, first, end):
     """The ids leave no room for a trade in the minutes from `first` to before `end`: confirm them empty."""
     state = m.state
-    oldest = oldest_minute(m, slot)
     for time in range(max(first, oldest_row(m, slot, 0)), end, MINUTE):
-        if time < oldest:
-            confirm_stored_empty(m, slot, time)
-            continue
         record = take_record(m, slot, time)
-        if record != st.NONE and state[record + st.M_BASE] != st.BASE_EMPTY and is_empty(m, record):
+        if record == st.NONE:
+            confirm_stored_empty(m, slot, time)
+        elif state[record + st.M_BASE] != st.BASE_EMPTY and is_empty(m, record):
             state[record + st.M_BASE] = st.BASE_EMPTY
             confirm(m, slot, record, st.SOURCE_EMPTY)
     move_need(m, slot)

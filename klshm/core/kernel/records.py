@@ -70,13 +70,13 @@ def seed_record(m, slot, record):
 
 @compiled
 def take_record(m, slot, time):
-    """Return the record of a minute, started if need be; -1 if the minute is too old to have one."""
+    """Return the record of a minute, started if need be; -1 if the minute is too old: history alone has it."""
     state = m.state
+    if time < oldest_minute(m, slot):
+        return st.NONE
     record = record_at(m, slot, record_index(time))
     if state[record + st.M_TIME] == time:
         return record
-    if state[record + st.M_TIME] > time or time < oldest_minute(m, slot):
-        return st.NONE
     for k in range(st.M_WORDS):
         state[record + k] = 0
     state[record + st.M_TIME] = time

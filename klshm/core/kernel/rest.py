@@ -8,7 +8,7 @@ from klshm.core.kernel.closing import amend, amend_touched, confirm, keep_settle
 from klshm.core.kernel.flags import minute_flags
 from klshm.core.kernel.folds import refold_above, scratch
 from klshm.core.kernel.minutes import move_need, need_from
-from klshm.core.kernel.records import compose, find_record, is_empty, oldest_minute, take_record, touch
+from klshm.core.kernel.records import compose, find_record, is_empty, take_record, touch
 from klshm.core.kernel.rows import (
     copy_cells,
     count,
@@ -239,7 +239,7 @@ def apply_rest_row(m, slot, interval, time, read_ms, cells):
     record = st.NONE
     ours = has_row(m, slot, 0, time) or find_record(m, slot, time) != st.NONE
     # A minute before our time is history, not a correction of ours.
-    if interval == 0 and ours and time >= oldest_minute(m, slot):
+    if interval == 0 and ours:
         record = take_record(m, slot, time)
     if record == st.NONE:
         store_official(m, slot, interval, time, age, cells)

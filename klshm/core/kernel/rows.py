@@ -8,7 +8,7 @@ from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, QUOTE, TAKER_
 from klshm.shm import layout as lay
 from klshm.shm.atomics import bits_of_float, float_of_bits
 from klshm.shm.counters import WORKER
-from klshm.shm.exact import POWERS, nearest, split
+from klshm.shm.exact import MAX_SUM, POWERS, nearest, split
 from klshm.shm.halves import mark_row
 from klshm.shm.layout import ROW_WORDS
 from klshm.shm.ring import write_entry
@@ -154,6 +154,12 @@ def pack(m, slot, interval, open_time, cells, status, flags, revision):
 
 
 @compiled
+def in_finer_units(value, factor):
+    """Return a sum in finer units; what does not fit becomes the bound that every fold counts as overflow."""
+    return value * factor if value <= MAX_SUM // factor else MAX_SUM
+
+
+@compiled
 def restore(m, slot, at, cells):
     """Read the integer cells of the record at segment word `at`, in units of the symbol's decimals today.
 
@@ -178,15 +184,17 @@ def restore(m, slot, at, cells):
     more_price = POWERS[state[symbol + st.S_PRICE_DECIMALS] - price_decimals]
     more_quantity = POWERS[state[symbol + st.S_QUANTITY_DECIMALS] - quantity_decimals]
     for k in range(4):
-        state[cells + OPEN + k] = split(float_of_bits(words[at + lay.W_OPEN + k]), price_scale) * more_price
-    state[cells + VOLUME] = split(float_of_bits(words[at + lay.W_VOLUME]), quantity_scale) * more_quantity
+        price = split(float_of_bits(words[at + lay.W_OPEN + k]), price_scale)
+        state[cells + OPEN + k] = in_finer_units(price, more_price)
+    volume = split(float_of_bits(words[at + lay.W_VOLUME]), quantity_scale)
+    state[cells + VOLUME] = in_finer_units(volume, more_quantity)
     taker_volume = split(float_of_bits(words[at + lay.W_TAKER_BUY_VOLUME]), quantity_scale)
-    state[cells + TAKER_VOLUME] = taker_volume * more_quantity
+    state[cells + TAKER_VOLUME] = in_finer_units(taker_volume, more_quantity)
     more_quote = more_price * more_quantity
     quote = split(float_of_bits(words[at + lay.W_QUOTE_VOLUME]), quote_scale) + residual
     taker_quote = split(float_of_bits(words[at + lay.W_TAKER_BUY_QUOTE_VOLUME]), quote_scale) + taker_residual
-    state[cells + QUOTE] = quote * more_quote
-    state[cells + TAKER_QUOTE] = taker_quote * more_quote
+    state[cells + QUOTE] = in_finer_units(quote, more_quote)
+    state[cells + TAKER_QUOTE] = in_finer_units(taker_quote, more_quote)
     state[cells + COUNT] = words[at + lay.W_COUNT_DELAY] & 0xFFFFFFFF
 
 

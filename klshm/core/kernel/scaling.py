@@ -16,7 +16,7 @@ from klshm.core.events import (
     E_QUOTE_DECIMALS,
 )
 from klshm.core.kernel.intake import rebase_prefix
-from klshm.core.kernel.records import find_record
+from klshm.core.kernel.records import find_record, ring_first
 from klshm.core.kernel.rows import count, record_at, symbol_at
 from klshm.core.state import CELLS, COUNT, MINUTE, QUOTE, SUMS, TAKER_QUOTE, TAKER_VOLUME, VOLUME
 from klshm.shm.atomics import float_of_bits
@@ -105,7 +105,8 @@ def rescale_all(m, slot, price_factor, quantity_factor, apply):
     state = m.state
     symbol = symbol_at(m, slot)
     fits = rescale_sums(m, symbol + st.S_PREFIX, price_factor, quantity_factor, apply)
-    fits = rescale_sums(m, symbol + st.S_START, price_factor, quantity_factor, apply) and fits
+    if ring_first(m, slot) == 0:
+        fits = rescale_sums(m, symbol + st.S_START, price_factor, quantity_factor, apply) and fits
     if state[symbol + st.S_LAST_CLOSE] != st.NONE:
         fits = multiply(m, symbol + st.S_LAST_CLOSE, price_factor, apply) and fits
     for index in range(st.RECORDS):
@@ -140,6 +141,7 @@ def refine(m, slot, price_decimals, quantity_decimals):
         return False
     price_factor = POWERS[price_decimals - state[symbol + st.S_PRICE_DECIMALS]]
     quantity_factor = POWERS[quantity_decimals - state[symbol + st.S_QUANTITY_DECIMALS]]
+    rebase_prefix(m, slot)
     if not rescale_all(m, slot, price_factor, quantity_factor, False):
         count(m, _OVERFLOWS, 1)
         return False

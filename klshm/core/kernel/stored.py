@@ -7,7 +7,7 @@ from klshm.core.compiled import compiled
 from klshm.core.kernel.closing import amend
 from klshm.core.kernel.folds import refold_above, scratch
 from klshm.core.kernel.minutes import close_before, flatten, need_from
-from klshm.core.kernel.records import is_empty, oldest_minute, take_record
+from klshm.core.kernel.records import is_empty, take_record
 from klshm.core.kernel.rows import (
     count,
     has_row,
@@ -45,9 +45,9 @@ def move_filled(m, slot, time):
     state = m.state
     open_minute = state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
     while time < open_minute:
-        if time >= oldest_minute(m, slot):
-            record = take_record(m, slot, time)
-            if record != st.NONE and is_empty(m, record):
+        record = take_record(m, slot, time)
+        if record != st.NONE:
+            if is_empty(m, record):
                 amend(m, slot, record, True)
             return
         at = history_at(m, slot, 0, time)

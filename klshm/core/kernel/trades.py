@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled
-from klshm.core.kernel.closing import advance, amend_touched, settle_minute
+from klshm.core.kernel.closing import advance, amend_touched, catch_up, settle_minute
 from klshm.core.kernel.fills import fill_hole
 from klshm.core.kernel.holes import can_fill, find_hole, open_hole
 from klshm.core.kernel.intake import is_reset, push_trade, reset_ids
 from klshm.core.kernel.match import add_pure
 from klshm.core.kernel.proof import ends_by, prove_empty_before
-from klshm.core.kernel.records import find_record, is_final, ring_at, ring_first, ring_search, take_record, touch
+from klshm.core.kernel.records import find_record, is_final, ring_at, ring_first, take_record, touch
 from klshm.core.kernel.rows import copy_cells, count, record_at, symbol_at
 from klshm.core.kernel.splice import hold_trade, pass_cut_from, put_off, settle_frame
 from klshm.core.kernel.stored import lose_trade
@@ -169,9 +169,7 @@ def apply_old(m, slot, a, f, l, T, E, price, quantity, sums):
     if hole == st.NONE:
         count(m, _DUPLICATES, 1)
         return is_reset(m, slot, T)
-    before = ring_search(m, slot, f)
-    overlaps = before != st.NONE and m.state[ring_at(m, slot, before) + st.R_L] >= f
-    if overlaps or not can_fill(m, slot, hole, a, l):
+    if not can_fill(m, slot, hole, a, f, l):
         count(m, _REFUSED, 1)
         return False
     count(m, _TRADES, 1)
@@ -205,6 +203,7 @@ def apply_trade(m, slot, a, f, l, T, E, price, quantity, sums):
         count(m, _REFUSED, 1)
         return
     count(m, _TRADES, 1)
+    catch_up(m, slot, T)
     last_a, previous_e, previous_l = (
         state[symbol + st.S_LAST_A],
         state[symbol + st.S_LAST_E],
