@@ -282,6 +282,21 @@ def test_a_final_minute_whose_last_trade_never_came_hands_nothing_over() -> None
     feed.assert_bar(7, 3, state=CONFIRMED)
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_a_cut_is_not_handed_over_past_a_minute_that_a_row_has_emptied(later: bool) -> None:
+    feed = begun()
+    feed.trade(2, 11, 11, 1, 61)
+    feed.tick(2)
+    feed.settle(2)
+    feed.rest(0, 0, age_s=31, minute=1)
+    if later:
+        feed.trade(3, 12, 12, 1, 152)
+    feed.frame(10, 4, 1, final=True)
+    feed.assert_bar(4, 1, state=CONFIRMED)
+    feed.assert_bar(0, 0, 1, state=CLOSED)
+    feed.assert_bar(int(later), int(later), 2, state=LIVE)
+
+
 def test_the_tail_of_a_group_is_not_known_where_nothing_was_measured() -> None:
     feed = Feed()
     feed.trade(1, 10, 14, 10, 59.98)

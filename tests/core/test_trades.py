@@ -270,6 +270,17 @@ def test_a_newer_trade_in_between_takes_the_suspicion_back() -> None:
     assert feed.count("id_resets_total") == 0
 
 
+def test_ids_that_start_anew_after_a_long_silence() -> None:
+    feed = begun()
+    for minute in range(1, 9):
+        feed.tick(minute)
+    for k in range(3):
+        feed.trade(1, 1 + k, 1 + k, 1, 481 + k)
+    feed.assert_bar(4, 1, state=CLOSED)
+    feed.assert_bar(0, 0, 7, state=CLOSED, flags=FILLED | PARTIAL | PROVISIONAL)
+    feed.assert_bar(1, 1, 8, flags=PARTIAL)
+
+
 def test_what_was_final_before_a_reset_stays_final() -> None:
     feed = begun()
     feed.frame(10, 4, 1, final=True, sent_s=60)

@@ -21,13 +21,19 @@ from klshm.worker.process import Worker
 
 
 MINUTE_MS = 60_000
+_MOST_S = 100.0
 _PATIENCE_S = 60.0
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a test in the loop that workers use."""
+    """Run a test in the loop that workers use; its time is bounded here, as uvloop swallows what an alarm raises."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(_MOST_S):
+            await main
+
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(main)
+        runner.run(bounded())
 
 
 def listing(symbol: str, **more: Any) -> Listing:

@@ -162,7 +162,7 @@ def test_hostile_events_are_refused_and_the_worker_goes_on(made: Segment) -> Non
             after = PartitionView(made, 0).live_row(0, 0)
             assert at.counters.get("refused_total") + at.counters.get("overflows_total") >= 8
             assert (after["high"], after["low"]) == (before["high"], before["low"]) == (1.5, 1.5)
-            await server.sockets[0].send_json(trade(**good, a=6, f=10, l=10, p="1.6"))
+            await server.sockets[0].send_json(trade(**good, a=100, f=200, l=200, p="1.6"))
             await at.until(lambda: PartitionView(made, 0).live_row(0, 0)["high"] == 1.6)
 
     run(main())

@@ -112,9 +112,8 @@ def open_hole(m, slot, a, f, T):
     add_hole(m, slot, state[symbol + st.S_LAST_A] + 1, a - 1, before_l, before_t, f, T)
     for time in range(max(before_t // MINUTE * MINUTE, oldest_minute(m, slot)), T + 1, MINUTE):
         record = take_record(m, slot, time)
-        if record != st.NONE:
-            state[record + st.M_PURE_CLEAN] = 0
-            touch(m, slot, record)
+        state[record + st.M_PURE_CLEAN] = 0
+        touch(m, slot, record)
 
 
 @compiled

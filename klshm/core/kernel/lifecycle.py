@@ -224,9 +224,7 @@ def close_last_bars(m, slot):
         advance(m, slot, minute + MINUTE)
     log_late_changes(m, slot)
     for interval in range(1, state[st.C_INTERVALS]):
-        open_time = open_time_of(m, interval, minute)
-        if open_time + state[st.C_LENGTH + interval] > minute:
-            refold(m, slot, interval, open_time, True)
+        refold(m, slot, interval, open_time_of(m, interval, minute), True)
 
 
 @compiled

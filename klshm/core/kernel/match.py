@@ -26,7 +26,7 @@ _PURE_EQUAL = WORKER.index("match_aggtrade_equal_total")
 
 
 @compiled
-def add_pure(m, record, price, sums, newest):
+def add_pure(m, record, price, sums):
     """Count a trade by its time alone, as a plain aggregation would (for the published match rate)."""
     state = m.state
     pure = record + st.M_PURE
@@ -35,8 +35,7 @@ def add_pure(m, record, price, sums, newest):
             state[pure + k] = price
     state[pure + HIGH] = max(state[pure + HIGH], price)
     state[pure + LOW] = min(state[pure + LOW], price)
-    if newest:
-        state[pure + CLOSE] = price
+    state[pure + CLOSE] = price
     for k in range(SUMS):
         state[pure + VOLUME + k] += state[sums + k]
 

@@ -138,8 +138,7 @@ def meet_beyond_hole(m, slot, record, position):
     state = m.state
     following = ring_at(m, slot, position)
     exact = 1 if state[following + st.R_F] == state[record + st.M_BASE_L] + 1 else 0
-    if exact == 1 or not off_known(m, record, following):
-        measure(m, slot, record, prefix_before(m, slot, position), state[following + st.R_EPOCH], exact)
+    measure(m, slot, record, prefix_before(m, slot, position), state[following + st.R_EPOCH], exact)
 
 
 @compiled

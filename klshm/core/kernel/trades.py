@@ -135,7 +135,7 @@ def place_newest(m, slot, entry, sums, before, previous_e, previous_l, whole):
     f, T = state[entry + st.R_F], state[entry + st.R_T]
     pure = take_record(m, slot, T // MINUTE * MINUTE)
     if pure != st.NONE:
-        add_pure(m, pure, state[entry + st.R_PRICE], sums, True)
+        add_pure(m, pure, state[entry + st.R_PRICE], sums)
     time = place_of(m, slot, f, T)
     record = take_record(m, slot, time)
     if record == st.NONE:
