@@ -16,12 +16,13 @@ from klshm.config import ExchangeConfig
 from klshm.core.events import STREAM_DOWN
 from klshm.core.messages import EventBatch, FrameDecoder
 from klshm.errors import BadMessage
+from klshm.exchange.models import stream_symbol
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
 from klshm.shm.counters import Counters
 from klshm.worker.link import Link
 
 
-__all__ = ["Intake", "stream_name"]
+__all__ = ["Intake"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +37,6 @@ _EVENT_COUNTERS: Final = {
     "disconnect": "disconnects_total",
     "rotation": "rotations_total",
 }
-_LOWER: Final = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
-
-
-def stream_name(symbol: str) -> str:
-    """Return a symbol as stream names spell it: only ASCII letters are lowered (EXCHANGE section 2.2)."""
-    return symbol.translate(_LOWER)
 
 
 class Intake:
@@ -162,10 +157,10 @@ class Intake:
 
     def _streams(self, slot: int) -> list[str]:
         symbol, (pair, contract) = self._names[slot]
-        trades = f"{stream_name(symbol)}@{self._config.trade_stream}"
+        trades = f"{stream_symbol(symbol)}@{self._config.trade_stream}"
         if self._config.official_stream == "continuousKline":
-            return [trades, f"{stream_name(pair)}_{contract.lower()}@continuousKline_1m"]
-        return [trades, f"{stream_name(symbol)}@kline_1m"]
+            return [trades, f"{stream_symbol(pair)}_{contract.lower()}@continuousKline_1m"]
+        return [trades, f"{stream_symbol(symbol)}@kline_1m"]
 
     def _link_with_room(self) -> Link:
         for link in self._links:

@@ -10,9 +10,10 @@ from typing import Any
 from klshm.config import ExchangeConfig
 from klshm.core.events import FRAME, STREAM_DOWN, TRADE
 from klshm.core.messages import EventBatch
+from klshm.exchange.models import stream_symbol
 from klshm.shm.counters import WORKER, Counters
 from klshm.shm.segment import Segment
-from klshm.worker.intake import Intake, stream_name
+from klshm.worker.intake import Intake
 from tests.exchange.servers import StreamServer, stream_server
 from tests.worker.support import run
 
@@ -52,8 +53,8 @@ async def accepted(server: StreamServer, streams: set[str]) -> None:
 
 
 def test_only_ascii_letters_are_lowered_in_stream_names() -> None:
-    assert stream_name("BTCUSDT") == "btcusdt"
-    assert stream_name("ÄBC币安USDT") == "Äbc币安usdt"
+    assert stream_symbol("BTCUSDT") == "btcusdt"
+    assert stream_symbol("ÄBC币安USDT") == "Äbc币安usdt"
 
 
 def test_symbols_share_a_connection_and_come_and_go_on_it(made: Segment) -> None:
