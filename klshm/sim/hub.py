@@ -62,7 +62,7 @@ class Connection:
 
     def flush(self) -> bool:
         """Write what is queued unless the socket is full; False when the client is too slow to keep."""
-        if self._queue and not self.closing and self._transport.get_write_buffer_size() < _BUFFER_BYTES:
+        if self._queue and not self._is_gone() and self._transport.get_write_buffer_size() < _BUFFER_BYTES:
             self._transport.write(b"".join(self._queue))
             self._queue.clear()
             self._queued_bytes = 0
@@ -70,7 +70,7 @@ class Connection:
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind everything queued, then close the socket."""
-        if not self.closing:
+        if not self._is_gone():
             self.put(websocket_frame(struct.pack("!H", code) + reason.encode(), 8))
             self._transport.write(b"".join(self._queue))
             self._queue.clear()
@@ -81,6 +81,9 @@ class Connection:
         """Drop the socket without a word."""
         self.closing = True
         self._transport.abort()
+
+    def _is_gone(self) -> bool:
+        return self.closing or self._transport.is_closing()
 
 
 class Hub:

@@ -15,8 +15,13 @@ class FakeTransport:
         self.written: list[bytes] = []
         self.stuck = False
         self.aborted = False
+        self.gone = False
+
+    def is_closing(self) -> bool:
+        return self.gone
 
     def write(self, data: bytes) -> None:
+        assert not self.gone, "uvloop raises here"
         self.written.append(data)
 
     def get_write_buffer_size(self) -> int:
@@ -67,3 +72,13 @@ def test_a_client_that_does_not_read_is_dropped_and_others_go_on() -> None:
         hub.send("btcusdt@aggTrade", chunk)
         hub.flush()
     assert stuck.aborted and not free.aborted and stuck.written == []
+
+
+def test_a_client_that_has_just_gone_is_not_written_to() -> None:
+    hub = Hub(lambda _: None)
+    client, socket = connect(hub)
+    hub.subscribe(client, ["btcusdt@aggTrade"])
+    hub.send("btcusdt@aggTrade", "x")
+    socket.gone = True
+    hub.flush()
+    assert socket.written == []
