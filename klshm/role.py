@@ -5,9 +5,12 @@ A role never decides when to stop: it serves until `role.stop` is set, then drai
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,9 +50,19 @@ class Stop:
         poll.register(self._descriptor, select.POLLIN)
         return bool(poll.poll(timeout_s * 1000))
 
-    def fileno(self) -> int:
-        """Return a descriptor that is readable once the flag is set (`loop.add_reader`)."""
-        return self._descriptor
+    @contextmanager
+    def in_loop(self) -> Iterator[asyncio.Event]:
+        """Give the running event loop an event that is set with the flag, as long as the context lasts."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        # A descriptor of its own: with every role in one loop others may watch theirs too.
+        descriptor = os.dup(self._descriptor)
+        loop.add_reader(descriptor, stopped.set)
+        try:
+            yield stopped
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
 
 
 class Role:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -65,18 +66,17 @@ def test_a_signal_handler_ends_a_wait() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_an_event_loop_hears_of_a_stop() -> None:
-    import asyncio
-
+def test_every_part_of_an_event_loop_hears_of_a_stop() -> None:
     stop = Stop()
+    held = len(os.listdir("/proc/self/fd"))
 
     async def serve() -> None:
-        stopped = asyncio.Event()
-        asyncio.get_running_loop().add_reader(stop.fileno(), stopped.set)
-        asyncio.get_running_loop().call_later(0.01, stop.set)
-        await asyncio.wait_for(stopped.wait(), 30)
+        with stop.in_loop() as first, stop.in_loop() as second:
+            asyncio.get_running_loop().call_later(0.01, stop.set)
+            await asyncio.wait_for(asyncio.gather(first.wait(), second.wait()), 30)
 
     asyncio.run(serve())
+    assert stop.is_set() and len(os.listdir("/proc/self/fd")) == held
 
 
 # -- the block ------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -48,17 +47,11 @@ async def serve(role: Role) -> None:
         role: Kind "historian".
     """
     role.begin()
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    # A descriptor of our own: with every role in one loop others may watch theirs too.
-    descriptor = os.dup(role.stop.fileno())
-    loop.add_reader(descriptor, stopped.set)
     try:
-        async with Historian(role) as historian:
-            await historian.run(stopped)
+        with role.stop.in_loop() as stopped:
+            async with Historian(role) as historian:
+                await historian.run(stopped)
     finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
         role.enter(lay.ROLE_STOPPED)
         role.heartbeat()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -53,15 +52,10 @@ async def serve(role: Role) -> None:
     """
     role.begin()
     worker = Worker(role)
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    descriptor = os.dup(role.stop.fileno())
-    loop.add_reader(descriptor, stopped.set)
     try:
-        await worker.run(stopped)
+        with role.stop.in_loop() as stopped:
+            await worker.run(stopped)
     finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
         role.enter(lay.ROLE_STOPPED)
 
 
@@ -80,7 +74,6 @@ class Worker:
             segment.words,
             segment.layout,
             role.index,
-            settle_ms=config.klines.settle_ms,
             amend_minutes=config.klines.amend_minutes,
         )
         self.counters = Counters(role.block, WORKER)
