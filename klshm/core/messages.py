@@ -19,7 +19,8 @@ from klshm.errors import BadMessage
 __all__ = ["EventBatch", "FrameDecoder", "parse_decimal"]
 
 _MAX_DIGITS: Final = 18
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError)
+"""What hostile frames make of a decoder: no JSON, no UTF-8, integers beyond 64 bits, bottomless nesting."""
 
 
 class _AggregateTrade(msgspec.Struct, tag_field="e", tag="aggTrade", gc=False):

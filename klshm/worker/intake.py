@@ -29,8 +29,6 @@ _log = logging.getLogger(__name__)
 _STREAMS_PER_CONNECTION: Final = 1024
 _STREAMS_PER_SYMBOL: Final = 2
 _SYMBOLS_PER_CONNECTION: Final = _STREAMS_PER_CONNECTION // _STREAMS_PER_SYMBOL
-_UNDECODABLE: Final = (ValueError, OverflowError, RecursionError)
-"""What hostile frames make of a decoder: text that is no UTF-8, integers beyond 64 bits, bottomless nesting."""
 _REPLACE_SILENT_S: Final = 60.0
 _EVENT_COUNTERS: Final = {
     "connect": "connects_total",
@@ -203,7 +201,7 @@ class Intake:
         self.received_bytes += len(payload)
         try:
             self._decoder.decode(payload, self._batch)
-        except (BadMessage, *_UNDECODABLE) as error:
+        except BadMessage as error:
             self.decode_errors += 1
             _log.warning("frame refused worker=%s error=%s", self._name, error)
         self._on_events()

@@ -161,7 +161,9 @@ def test_ids_and_times_are_whole_numbers_of_64_bits(key: str, value: Any) -> Non
         decode({**TRADE, key: value})
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"\xff\xfe", b"null", b"[]", b'{"data":{}}', b'{"data":{"e":"other"}}'])
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"\xff\xfe", b"null", b"[]", b"[" * 5_000, b'{"data":{}}', b'{"data":{"e":"other"}}']
+)
 def test_what_is_no_frame_is_refused(payload: bytes) -> None:
     with pytest.raises(BadMessage):
         decode(payload)
