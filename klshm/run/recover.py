@@ -96,10 +96,17 @@ def _drain_in_child(segment: Segment, directory: Path) -> None:
     launcher = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        os._exit(_drain(segment, directory, launcher))
+    # What a signal handler raises within fork() itself is lost.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
+    if pid == 0:
+        os._exit(_drain(segment, directory, launcher, mask))
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _, status = os.waitpid(pid, 0)
     except BaseException:
         # Asked to stop meanwhile. Draining may be cut off at any instant and repeated.
@@ -114,11 +121,12 @@ def _drain_in_child(segment: Segment, directory: Path) -> None:
         )
 
 
-def _drain(segment: Segment, directory: Path, launcher: int) -> int:
+def _drain(segment: Segment, directory: Path, launcher: int, mask: set[signal.Signals]) -> int:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to judge
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         die_with(launcher)
         from klshm.store.recovery import drain_segment
 
