@@ -119,14 +119,22 @@ class StatusReport:
     def _match_rate(self) -> dict[str, float | None]:
         rates: dict[str, float | None] = {}
         for moment in ("tick", "settle"):
-            # The headline: minutes with trades, those known to lack some counted as misses.
-            prefix = f"match_{moment}"
-            compared = self._sum(f"{prefix}_traded_compared_total", f"{prefix}_partial_compared_total")
-            rates[moment] = _share(self._sum(f"{prefix}_traded_equal_total"), compared)
+            rates[moment] = self._traded_rate(f"match_{moment}")
         rates["aggtrade_only"] = _share(
             self._sum("match_aggtrade_equal_total"), self._sum("match_aggtrade_compared_total")
         )
         return rates
+
+    def _traded_rate(self, prefix: str) -> float | None:
+        """Return the share of minutes with trades that were right, provisional or not.
+
+        What was known to lack trades is a miss, and so is a minute that looked empty and was not.
+        """
+        whole = [f"{prefix}_{group}" for group in ("traded", "provisional")]
+        equal = self._sum(*(f"{group}_equal_total" for group in whole))
+        compared = self._sum(f"{prefix}_partial_compared_total", *(f"{group}_compared_total" for group in whole))
+        looked_empty = self._sum(f"{prefix}_filled_compared_total") - self._sum(f"{prefix}_filled_equal_total")
+        return _share(equal, compared + looked_empty)
 
     def _messages_per_s(self) -> float:
         now = (time.monotonic(), self._sum("messages_total"))

@@ -102,12 +102,14 @@ def test_the_match_rate_counts_known_losses_as_misses(busy: Desk) -> None:
             match_settle_traded_equal_total=90,
             match_settle_partial_compared_total=10,
             match_settle_partial_equal_total=10,
-            match_settle_filled_compared_total=1000,
+            match_settle_provisional_compared_total=99,
+            match_settle_provisional_equal_total=90,
+            match_settle_filled_compared_total=1001,
             match_settle_filled_equal_total=1000,
             match_aggtrade_compared_total=4,
             match_aggtrade_equal_total=1,
         )
-        assert reader.status()["match_rate"] == {"tick": None, "settle": 0.9, "aggtrade_only": 0.25}
+        assert reader.status()["match_rate"] == {"tick": None, "settle": 180 / 200, "aggtrade_only": 0.25}
 
 
 def test_the_rate_is_that_between_two_looks(busy: Desk) -> None:
