@@ -86,7 +86,7 @@ class KlinesConfig:
         ["1m", "5m", "30m", "4h", "1d", "1w"], "kept intervals, shortest first; 1m must be first", Intervals()
     )
     settle_ms: int = _key(250, "ms after the close, plus measured lag, until a bar counts as settled", Range(0, 30_000))
-    amend_minutes: int = _key(5, "minutes after its close that trades may still change a bar", Range(1, 60))
+    amend_minutes: int = _key(5, "minutes after its close that trades may still change a bar", Range(1, 5))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from klshm.core.state import Memory
 from klshm.shm.compile import COMPILED, kernel
 
 
-__all__ = ["compiled", "entry"]
+__all__ = ["compiled", "entry", "merged"]
 
 
 def _types() -> dict[str, Any]:  # pragma: no cover - machine code only
@@ -42,6 +42,18 @@ def _compile_typed(function: Any, **options: Any) -> Any:  # pragma: no cover - 
 def compiled(function: Any) -> Any:
     """Compile a kernel that only other kernels call."""
     return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def merged(function: Any) -> Any:
+    """Compile a kernel into the one other kernel that calls it.
+
+    The compiler finishes every kernel with all that it calls: each that stands alone costs half a
+    second of the first start. Those called once need not; those that begin a large part do, as one
+    kernel of everything takes longer than all of its parts.
+    """
+    if not COMPILED:
+        return function
+    return numba.njit(inline="always", error_model="numpy")(function)  # pragma: no cover - machine code only
 
 
 def entry(function: Any) -> Any:

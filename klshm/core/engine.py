@@ -27,6 +27,8 @@ __all__ = ["Engine", "partition_layout"]
 Words = np.ndarray[Any, np.dtype[np.int64]]
 
 ROW: Final = lay.ROW_WORDS
+MOST_AMEND_MINUTES: Final = st.RECORDS - 3
+"""Minutes that records reach back; the other three are the open one and two that may come early."""
 
 
 def partition_layout(
@@ -60,8 +62,7 @@ class Engine:
         words: The segment (or private memory of the same layout), dtype int64.
         layout: Its layout.
         worker: Which partition is this engine's; it is the only writer of it.
-        settle_ms: Taken for the configuration's sake: the caller's clock says when bars settle.
-        amend_minutes: How many minutes after its end trades may still change a bar, at most five.
+        amend_minutes: How many minutes after its end trades may still change a bar, 0 to 5.
         skip_filled: Whether folds leave children without trades out of open, high and low.
     """
 
@@ -71,10 +72,11 @@ class Engine:
         layout: Layout,
         worker: int = 0,
         *,
-        settle_ms: int = 250,
         amend_minutes: int = 5,
         skip_filled: bool = True,
     ) -> None:
+        if not 0 <= amend_minutes <= MOST_AMEND_MINUTES:
+            raise ValueError(f"amend_minutes is {amend_minutes}; records reach back {MOST_AMEND_MINUTES} minutes")
         names = [intervals.name_of(code) for code in layout.interval_codes]
         self.layout = layout
         self.worker = worker
@@ -92,7 +94,7 @@ class Engine:
         state[st.C_LOG] = layout.log_offset(worker) // 8
         state[st.C_LOG_ROWS] = layout.log_rows
         state[st.C_COUNTERS] = self._block + lay.B_COUNTERS
-        state[st.C_AMEND_MS] = min(amend_minutes, st.RECORDS - 3) * intervals.MINUTE_MS
+        state[st.C_AMEND_MS] = amend_minutes * intervals.MINUTE_MS
         state[st.C_SKIP_FILLED] = int(skip_filled)
         state[st.C_SETTLED_THROUGH] = words[self._block + lay.B_SETTLED_THROUGH_MS]
         state[st.C_LOG_POSITION] = words[self._block + lay.B_TAIL]

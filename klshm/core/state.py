@@ -223,7 +223,7 @@ F_COUNT: Final = 2  # children in it
 F_CELLS: Final = 3  # CELLS words
 F_TRADED: Final = 12  # children that hold trades
 F_PRICED: Final = 13  # children whose open, high and low count
-F_FLAGS: Final = 14  # partial and provisional of any
+F_FLAGS: Final = 14  # partial, provisional, late and corrected of any
 F_CONFIRMED: Final = 15  # children confirmed
 F_WORDS: Final = 16
 

@@ -99,9 +99,12 @@ def test_counters_and_records_are_told_by_name() -> None:
 
 def test_minutes_are_amended_for_as_long_as_configured() -> None:
     layout = partition_layout(1)
-    for minutes, reach in ((1, 1), (5, 5), (60, 5)):
-        engine = Engine(np.zeros(layout.total_bytes // 8, np.int64), layout, amend_minutes=minutes)
-        assert engine.memory.state[st.C_AMEND_MS] == reach * MINUTE
+    words = np.zeros(layout.total_bytes // 8, np.int64)
+    for minutes in (0, 1, 5):
+        engine = Engine(words, layout, amend_minutes=minutes)
+        assert engine.memory.state[st.C_AMEND_MS] == minutes * MINUTE
+    with pytest.raises(ValueError, match="records reach back 5 minutes"):
+        Engine(words, layout, amend_minutes=6)
 
 
 # After a crash

@@ -250,6 +250,22 @@ def test_a_new_trade_whose_ids_are_taken_is_refused() -> None:
     feed.assert_bar(6, 2, flags=0)
 
 
+def test_an_id_beyond_all_reason_is_refused_and_hides_no_honest_one() -> None:
+    feed = begun_at_ten()
+    refused = feed.count("refused_total")
+    far = 10 + (1 << 32) + 1
+    feed.trade(far, far, far, 1, 51)
+    feed.frame(far, 9, 2, first=10)
+    assert feed.count("refused_total") == refused + 2
+    feed.ticker(far)
+    feed.trade(2, 11, 11, 2, 52)
+    feed.frame(11, 6, 2)
+    feed.assert_bar(6, 2, flags=0)
+    feed.at(58)
+    feed.check()
+    assert feed.count("doubts_total") == 0
+
+
 def test_a_trade_missing_in_a_minute_of_its_own_opens_its_bar() -> None:
     feed = begun_at_ten()
     feed.frame(10, 4, 1, final=True, sent_s=60.1)

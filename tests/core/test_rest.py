@@ -319,6 +319,21 @@ def test_rows_beyond_what_history_can_hold_are_left_out() -> None:
     assert feed.stored(START - 32 * MINUTE) is None
 
 
+def test_rows_of_before_the_symbol_joined_make_no_bars_but_their_own() -> None:
+    feed = Feed(joined_s=None)
+    feed.at(5 * 60 + 49)
+    feed.add(origin=START - 100 * MINUTE)
+    for minute in (2, 0, 3):
+        feed.rest(8, 2, age_s=200, minute=minute)
+        assert feed.stored(START + (minute + 1) * MINUTE) is None or minute == 0
+    for minute in (1, 4):
+        feed.rest(9, 2, age_s=61, minute=minute)
+    for minute in range(5):
+        assert feed.bar(minute)["revision"] == 1
+        assert feed.bar(minute)["flags"] == 0
+    assert feed.count("corrected_total") == 0
+
+
 def test_the_close_of_the_newest_row_fills_the_open_minute() -> None:
     feed = Feed()
     feed.tick(1)

@@ -14,6 +14,7 @@ from tests.core.feed import (
     CORRECTED,
     DERIVED,
     FILLED,
+    LATE,
     LIVE,
     MINUTE,
     PARTIAL,
@@ -525,3 +526,21 @@ def test_a_settled_bar_that_is_only_less_provisional_is_shown_and_not_logged() -
     assert len(feed.logged()) == 0
     feed.tick(6)
     assert not [row for row in feed.logged() if row["open_time"] == feed.start + 4 * MINUTE]
+
+
+@pytest.mark.parametrize(("final", "flag"), [(False, LATE), (True, CORRECTED)])
+def test_a_fold_that_changes_after_it_settled_says_so(final: bool, flag: int) -> None:
+    feed = Feed(joined_s=None, start=FIVE)
+    feed.add()
+    feed.trade(1, 10, 10, 4, 1)
+    for minute in range(1, 6):
+        feed.tick(minute)
+        feed.settle(minute)
+    assert feed.bar(0, "5m")["flags"] & (LATE | CORRECTED) == 0
+    if final:
+        for minute in range(5):
+            feed.rest(5, 2, age_s=600, minute=minute)
+    else:
+        feed.trade(2, 11, 11, 1, 299)
+    assert feed.bar(0, "5m")["state"] == (CONFIRMED if final else CLOSED)
+    assert feed.bar(0, "5m")["flags"] & (LATE | CORRECTED) == flag

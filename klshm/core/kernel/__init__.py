@@ -12,11 +12,13 @@ from __future__ import annotations
 from typing import Final
 
 
-__all__ = ["MODULES"]
+__all__ = ["WAVES"]
 
-MODULES: Final = (
-    *("rows", "records", "holes", "intake", "splice", "flags", "match", "folds", "minutes"),
-    *("closing", "stored", "proof", "fills", "trades", "frames", "rest"),
-    *("scaling", "live", "lifecycle", "needs", "apply"),
+WAVES: Final = (
+    (("rows", "records", "holes"), ()),
+    (("flags", "match", "folds", "minutes", "closing"), ("intake", "splice", "scaling")),
+    (("stored", "proof", "fills", "trades", "rest"), ("live", "needs", "lifecycle", "frames")),
+    (("apply",), ()),
 )
-"""All kernel modules, each after those it calls: the order in which they are compiled."""
+"""All kernel modules in the order in which they are compiled: wave by wave, in each those of the
+first group one after the other, while a second process may compile those of the second."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from klshm.core import events as ev
 from klshm.core import state as st
-from klshm.core.compiled import compiled, entry
+from klshm.core.compiled import compiled, entry, merged
 from klshm.core.kernel.closing import advance, log_late_changes, settle_minute
 from klshm.core.kernel.frames import UNKNOWN_ID, apply_frame, note_official_id
 from klshm.core.kernel.holes import prune_holes
@@ -54,7 +54,7 @@ def event_cells(m):
     return m.state[st.C_SCRATCH] + 6 * CELLS
 
 
-@compiled
+@merged
 def on_trade(m, events, at):
     """Check a trade event and apply it."""
     state = m.state
@@ -75,7 +75,7 @@ def on_trade(m, events, at):
     apply_trade(m, slot, a, f, l, T, E, price, state[sums], sums)
 
 
-@compiled
+@merged
 def is_sane(events, at):
     """Return whether an event's nine cells can be a bar at all."""
     cells = at + ev.E_CELLS
@@ -101,7 +101,7 @@ def read_bar(m, events, at, cells):
     return False
 
 
-@compiled
+@merged
 def on_frame(m, events, at):
     """Check an official frame and apply it."""
     time, E = events[at + ev.E_OPEN_TIME], events[at + ev.E_TIME]
@@ -116,7 +116,7 @@ def on_frame(m, events, at):
         apply_frame(m, events[at + ev.E_SLOT], E, time, first, last, events[at + ev.E_FLAG] != 0, cells)
 
 
-@compiled
+@merged
 def on_rest_row(m, events, at):
     """Check an official row read by REST and apply it."""
     state = m.state
@@ -167,7 +167,7 @@ def on_settle(m, through):
     state[st.C_SETTLED_THROUGH] = max(state[st.C_SETTLED_THROUGH], through)
 
 
-@compiled
+@merged
 def dispatch(m, events, at):
     """Apply one event; return whether it was a tick that closed bars."""
     state = m.state

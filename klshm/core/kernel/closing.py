@@ -8,12 +8,12 @@ filled minutes behind it and the whole column above it.
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.flags import minute_flags
 from klshm.core.kernel.folds import log_row, refold_above, scratch
 from klshm.core.kernel.match import compare, snapshot_match
 from klshm.core.kernel.minutes import minute_cells, move_need, need_from
-from klshm.core.kernel.records import is_empty, is_final, oldest_minute, take_record
+from klshm.core.kernel.records import find_record, is_empty, is_final, oldest_minute, take_record
 from klshm.core.kernel.rows import (
     count,
     has_row,
@@ -49,7 +49,7 @@ _CORRECTED = WORKER.index("corrected_total")
 _CONFIRMED_BY = WORKER.index("confirmed_by_final_frame_total")
 
 
-@compiled
+@merged
 def close_minute(m, slot):
     """Close the open minute of a symbol and open the next."""
     state = m.state
@@ -96,7 +96,7 @@ def catch_up(m, slot, time):
     advance(m, slot, time // MINUTE * MINUTE - MINUTE)
 
 
-@compiled
+@merged
 def note_correction(m, record):
     """A settled bar has changed: by the exchange's word, or by trades that came late."""
     state = m.state
@@ -107,7 +107,7 @@ def note_correction(m, record):
     state[record + word] = 1
 
 
-@compiled
+@merged
 def amend_one(m, slot, record, log):
     """Bring the history row of one closed minute up to date.
 
@@ -167,6 +167,8 @@ def amend(m, slot, record, log):
         time = state[record + st.M_TIME] + MINUTE
         if time >= state[symbol_at(m, slot) + st.S_OPEN_MINUTE]:
             return
+        if find_record(m, slot, time) == st.NONE and not has_row(m, slot, 0, time):
+            return  # before our time: what was then is the exchange's to say
         record = take_record(m, slot, time)
         if record == st.NONE or not is_empty(m, record):
             return

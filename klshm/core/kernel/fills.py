@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import amend_touched
 from klshm.core.kernel.holes import hole_at, lose_ids, shrink_hole
 from klshm.core.kernel.intake import insert_trade, rejoin_epochs, shift_sums
@@ -17,7 +17,7 @@ from klshm.core.state import MINUTE, SUMS
 __all__ = []
 
 
-@compiled
+@merged
 def shift_records(m, slot, time, f, l, sums):
     """Move the prefixes that minutes keep, where they lie after a trade that belongs to minute `time`."""
     state = m.state
@@ -37,7 +37,7 @@ def shift_records(m, slot, time, f, l, sums):
             touch(m, slot, record)
 
 
-@compiled
+@merged
 def fill_record(m, slot, record, position, f, l, price, sums):
     """Let a minute hold a trade that is older than others it may hold."""
     state = m.state
@@ -64,7 +64,7 @@ def fill_record(m, slot, record, position, f, l, price, sums):
     state[record + st.M_LOW] = min(state[record + st.M_LOW], price)
 
 
-@compiled
+@merged
 def find_off_again(m, slot, record):
     """Find a minute's offset again now that no hole is left: from its last clean frame, or from its first trade."""
     state = m.state
@@ -95,7 +95,7 @@ def find_off_again(m, slot, record):
         put_off(m, slot, record, before + st.R_PREFIX, epoch, 1, st.NONE)
 
 
-@compiled
+@merged
 def meet_again(m, slot):
     """Let every minute's base frame meet the trades again after a hole was filled."""
     state = m.state

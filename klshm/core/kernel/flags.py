@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.holes import hole_at
 from klshm.core.kernel.records import is_behind_base, is_empty, is_final, is_split, off_holds, ring_at, ring_first
 from klshm.core.kernel.rows import symbol_at
@@ -30,7 +30,7 @@ def official_last(m, record):
     return st.NONE if m.state[record + st.M_OWN] == 1 else m.state[record + st.M_BASE_L]
 
 
-@compiled
+@merged
 def has_hole(m, slot, record):
     """Return whether a hole that no frame covers may lie in a minute."""
     state = m.state
@@ -44,7 +44,7 @@ def has_hole(m, slot, record):
     return False
 
 
-@compiled
+@merged
 def is_partial(m, slot, record):
     """Return whether a minute is known to miss trades, or not known to have them all."""
     state = m.state
@@ -62,7 +62,7 @@ def is_partial(m, slot, record):
     return has_hole(m, slot, record)
 
 
-@compiled
+@merged
 def may_spill(m, slot, start):
     """Return whether the newest group before a minute may reach into it."""
     state = m.state
@@ -74,7 +74,7 @@ def may_spill(m, slot, start):
     return state[symbol + st.S_LAST_E] >= start  # not held any more, or from before a restart
 
 
-@compiled
+@merged
 def is_provisional(m, slot, record):
     """Return whether a closed minute that is not final may still change without any loss."""
     state = m.state
@@ -123,7 +123,7 @@ def minute_flags(m, slot, record, closed):
     return flags
 
 
-@compiled
+@merged
 def class_of(flags):
     """Return which class of comparison a bar with these flags belongs to."""
     if flags & FLAG_PARTIAL:

@@ -8,13 +8,14 @@ Its close is the last child's. If no child holds trades, it is flat at the close
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.rows import (
     count,
     has_row,
     history_at,
     image_differs,
     image_matters,
+    image_values_differ,
     oldest_row,
     open_time_of,
     pack,
@@ -46,6 +47,10 @@ __all__ = []
 
 _REFOLDS = WORKER.index("refolds_total")
 _OVERFLOWS = WORKER.index("overflows_total")
+_OF_BAR = FLAG_PARTIAL | FLAG_PROVISIONAL
+"""What holds of a bar if it holds of any child."""
+_OF_CHANGE = FLAG_LATE | FLAG_CORRECTED
+"""What holds of a bar if a child changed after the bar had settled."""
 
 
 @compiled
@@ -66,7 +71,7 @@ def scratch_fold(m, interval):
     return m.state[st.C_SCRATCH] + st.SCRATCH_CELLS * st.CELLS + interval * st.F_WORDS
 
 
-@compiled
+@merged
 def start_fold(m, fold, open_time):
     """Empty a fold."""
     state = m.state
@@ -108,7 +113,7 @@ def add_child(m, fold, cells, filled, flags, confirmed):
             count(m, _OVERFLOWS, 1)
         else:
             state[to + k] += state[cells + k]
-    state[fold + st.F_FLAGS] |= flags & (FLAG_PARTIAL | FLAG_PROVISIONAL)
+    state[fold + st.F_FLAGS] |= flags & (_OF_BAR | _OF_CHANGE)
     state[fold + st.F_COUNT] += 1
     if not filled:
         state[fold + st.F_TRADED] += 1
@@ -155,7 +160,7 @@ def gather(m, slot, interval, open_time, until, fold):
 @compiled
 def fold_flags(m, fold):
     """Return the flags of the bar that a fold makes."""
-    flags = FLAG_DERIVED | m.state[fold + st.F_FLAGS]
+    flags = FLAG_DERIVED | (m.state[fold + st.F_FLAGS] & _OF_BAR)
     if m.state[fold + st.F_TRADED] == 0:
         flags |= FLAG_FILLED
     return flags
@@ -206,6 +211,9 @@ def refold(m, slot, interval, open_time, log):
     if known:
         flags |= old_flags & (FLAG_LATE | FLAG_CORRECTED)
     pack(m, slot, interval, open_time, fold + st.F_CELLS, status, flags, revision)
+    if known and end <= state[st.C_SETTLED_THROUGH] and image_values_differ(m, at):
+        flags |= state[fold + st.F_FLAGS] & _OF_CHANGE
+        pack(m, slot, interval, open_time, fold + st.F_CELLS, status, flags, revision)
     unlogged = symbol + st.S_UNLOGGED + interval
     changed = not known or image_differs(m, at)
     if not changed:
@@ -223,7 +231,7 @@ def refold(m, slot, interval, open_time, log):
         state[unlogged] = st.NONE
 
 
-@compiled
+@merged
 def has_all_children(m, slot, interval, open_time):
     """Return whether history holds every child of a bar that the exchange can have."""
     state = m.state

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import advance, amend_touched, catch_up, confirm, keep_settle
+from klshm.core.kernel.intake import is_far_ahead
 from klshm.core.kernel.proof import prove_empty
 from klshm.core.kernel.records import find_record, off_holds, ring_at, ring_first, take_record, touch
 from klshm.core.kernel.rows import copy_cells, count, same_cells, symbol_at
@@ -21,6 +22,7 @@ _STALE = WORKER.index("frames_stale_total")
 _SKIPPED = WORKER.index("frames_skipped_total")
 _EMPTY = WORKER.index("frames_empty_total")
 _CONTRADICTIONS = WORKER.index("contradictions_total")
+_REFUSED = WORKER.index("refused_total")
 
 UNKNOWN_ID = -2
 """Last trade id of an official bar that does not tell it."""
@@ -62,7 +64,7 @@ def finish(m, slot, record, source):
     end_open_minute(m, slot, record)
 
 
-@compiled
+@merged
 def apply_empty_frame(m, slot, record, final, cells):
     """A frame without trades: proof of emptiness if it is final, a sign of life otherwise."""
     state = m.state
@@ -80,7 +82,7 @@ def apply_empty_frame(m, slot, record, final, cells):
     end_open_minute(m, slot, record)
 
 
-@compiled
+@merged
 def is_unreachable(m, slot, record, L):
     """Return whether a frame ends before the oldest trade in the ring while the offset is exact without it."""
     first = ring_first(m, slot)
@@ -120,7 +122,7 @@ def note_official_id(m, slot, L):
     """The exchange has said that trades up to id `L` exist: watch whether they come."""
     state = m.state
     symbol = symbol_at(m, slot)
-    if L <= state[symbol + st.S_FRAME_L]:
+    if L <= state[symbol + st.S_FRAME_L] or is_far_ahead(m, slot, L):
         return
     state[symbol + st.S_FRAME_L] = L
     if L > state[symbol + st.S_LAST_L] and state[symbol + st.S_AHEAD_SINCE] == st.NONE:
@@ -128,7 +130,7 @@ def note_official_id(m, slot, L):
         state[symbol + st.S_AHEAD_FROM] = state[symbol + st.S_LAST_EVENT]
 
 
-@compiled
+@merged
 def apply_repeated_final(m, slot, record, f, L, cells):
     """Apply a final frame to a minute that is final already: nothing changes but that its last id may become known."""
     state = m.state
@@ -140,7 +142,7 @@ def apply_repeated_final(m, slot, record, f, L, cells):
         finish(m, slot, record, st.SOURCE_FINAL_FRAME)
 
 
-@compiled
+@merged
 def is_new(m, record, L, final):
     """Return whether a frame says anything new of a minute that is not confirmed."""
     state = m.state
@@ -152,7 +154,7 @@ def is_new(m, record, L, final):
     return L > state[record + st.M_BASE_L] or (L == state[record + st.M_BASE_L] and state[record + st.M_OWN] == 1)
 
 
-@compiled
+@merged
 def accept_final(m, slot, record, f, L, cells):
     """Take a minute's final frame, unless an adopted row knows of more trades."""
     state = m.state
@@ -175,7 +177,7 @@ def accept_final(m, slot, record, f, L, cells):
     finish(m, slot, record, st.SOURCE_FINAL_FRAME)
 
 
-@compiled
+@merged
 def accept_frame(m, slot, record, f, L, cells):
     """Take a frame as the base of its minute, and let it prove what came before."""
     state = m.state
@@ -214,7 +216,9 @@ def apply_frame(m, slot, E, time, f, L, final, cells):
         count(m, _STALE, 1)
         return
     confirmed = state[record + st.M_STATE] == STATE_CONFIRMED or state[record + st.M_SOURCE] != st.SOURCE_NONE
-    if state[cells + COUNT] == 0:
+    if is_far_ahead(m, slot, L):
+        count(m, _REFUSED, 1)
+    elif state[cells + COUNT] == 0:
         apply_empty_frame(m, slot, record, final, cells)
     elif confirmed and final:
         apply_repeated_final(m, slot, record, f, L, cells)

@@ -7,7 +7,7 @@ bars cover it from end to end.
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.records import find_record, oldest_minute, take_record, touch
 from klshm.core.kernel.rows import count, record_at, symbol_at
 from klshm.core.state import MINUTE
@@ -27,7 +27,7 @@ def hole_at(m, slot, index):
     return m.state[st.C_HOLES] + (slot * st.HOLES + index) * st.H_WORDS
 
 
-@compiled
+@merged
 def find_hole(m, slot, a):
     """Return the index of the hole that an aggregate trade id lies in, or -1."""
     state = m.state
@@ -71,7 +71,7 @@ def lose_ids(m, slot, from_ms, to_ms, after_f):
             state[symbol_at(m, slot) + st.S_TOUCHED] |= 1 << index
 
 
-@compiled
+@merged
 def give_up_hole(m, slot, index):
     """Forget a hole that cannot be kept."""
     state = m.state
@@ -98,7 +98,7 @@ def add_hole(m, slot, first_a, last_a, before_l, before_t, after_f, after_t):
     state[symbol + st.S_HOLES] += 1
 
 
-@compiled
+@merged
 def open_hole(m, slot, a, f, T):
     """Note that the trades before `a` are missing; prefixes compare only within one epoch from now on."""
     state = m.state
@@ -116,7 +116,7 @@ def open_hole(m, slot, a, f, T):
         touch(m, slot, record)
 
 
-@compiled
+@merged
 def is_covered(m, slot, hole):
     """Return whether confirmed bars cover a hole from end to end; what is too old for a record is not waited for."""
     state = m.state
@@ -128,7 +128,7 @@ def is_covered(m, slot, hole):
     return True
 
 
-@compiled
+@merged
 def prune_holes(m, slot):
     """Forget holes that are closed by proof."""
     state = m.state
@@ -143,7 +143,7 @@ def prune_holes(m, slot):
             index += 1
 
 
-@compiled
+@merged
 def can_fill(m, slot, index, a, f, l):
     """Return whether a trade's ids lie in a hole and can be taken out; splitting one needs room for a second."""
     state = m.state
@@ -154,7 +154,7 @@ def can_fill(m, slot, index, a, f, l):
     return not inside or state[symbol_at(m, slot) + st.S_HOLES] < st.HOLES
 
 
-@compiled
+@merged
 def shrink_hole(m, slot, index, a, f, l, T):
     """Take one trade out of a hole; the last one closes it.
 

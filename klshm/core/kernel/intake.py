@@ -7,7 +7,7 @@ and filling the last hole makes all of them one again.
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.records import is_final, ring_at, ring_first, ring_search, take_record
 from klshm.core.kernel.rows import count, record_at, symbol_at
 from klshm.core.state import SUMS
@@ -18,12 +18,21 @@ __all__ = []
 
 _ID_RESETS = WORKER.index("id_resets_total")
 
+MOST_AHEAD = 1 << 32
+"""No symbol trades so often while its worker is away."""
 RESET_AFTER = 3
 RESET_AHEAD_MS = 60_000
 LOWEST = 1 << 62
 
 
 @compiled
+def is_far_ahead(m, slot, l):
+    """Return whether a trade id is so far beyond all known ones that it would hide every honest one after it."""
+    covered = m.state[symbol_at(m, slot) + st.S_COVERED_L]
+    return covered != st.NONE and l - covered > MOST_AHEAD
+
+
+@merged
 def is_reset(m, slot, T):
     """Return whether ids have started anew: an old id with a much newer time, three times in a row."""
     state = m.state
@@ -35,7 +44,7 @@ def is_reset(m, slot, T):
     return state[symbol + st.S_RESETS] >= RESET_AFTER
 
 
-@compiled
+@merged
 def reset_ids(m, slot, T):
     """Begin anew after the exchange restarted a symbol's ids; what was held is known to be incomplete."""
     state = m.state
@@ -99,7 +108,7 @@ def shift_sums(m, to, sums):
         m.state[to + k] += m.state[sums + k]
 
 
-@compiled
+@merged
 def push_trade(m, slot, f, l, T, E, price, quantity, sums):
     """Add a trade that is newer than all others to the prefix and to the ring.
 
@@ -128,7 +137,7 @@ def push_trade(m, slot, f, l, T, E, price, quantity, sums):
     return entry
 
 
-@compiled
+@merged
 def insert_trade(m, slot, f, l, T, E, price, quantity, sums, follows, precedes):
     """Put a trade that fills a hole where it belongs: every later prefix grows by it.
 
@@ -197,7 +206,7 @@ def rebase_prefix(m, slot):
             lower(m, ring_at(m, slot, position) + st.R_PREFIX + k, amount)
 
 
-@compiled
+@merged
 def rejoin_epochs(m, slot):
     """Make prefixes comparable again after the last hole was filled, but for trades that were given up."""
     state = m.state

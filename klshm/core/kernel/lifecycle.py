@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klshm.core import events as ev
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import advance, log_late_changes
 from klshm.core.kernel.folds import fold_at, refold, scratch
 from klshm.core.kernel.minutes import flatten, move_need
@@ -97,7 +97,7 @@ def first_history_row(m, slot, interval):
     return state[st.C_HISTORY] + row * ROW_WORDS
 
 
-@compiled
+@merged
 def clear_slot(m, slot):
     """Remove what another symbol left in this slot's history and live rows."""
     for interval in range(m.state[st.C_INTERVALS]):
@@ -108,7 +108,7 @@ def clear_slot(m, slot):
         clear_row(m, live_at(m, slot, interval))
 
 
-@compiled
+@merged
 def take_decimals(m, slot):
     """Give a symbol the finest decimals that any row of it was written with."""
     state = m.state
@@ -126,7 +126,7 @@ def take_decimals(m, slot):
     state[symbol + st.S_QUANTITY_DECIMALS] = quantity
 
 
-@compiled
+@merged
 def resume_minute(m, slot, live, time):
     """Let the open minute stand on its own live row, as if that were a frame of the exchange.
 
@@ -150,7 +150,7 @@ def resume_minute(m, slot, live, time):
         state[record + st.M_PEND] = st.PEND_NEW
 
 
-@compiled
+@merged
 def resume_symbol(m, slot, live):
     """Go on from the live row that a killed worker left.
 
@@ -178,7 +178,7 @@ def resume_symbol(m, slot, live):
         resume_minute(m, slot, live, time)
 
 
-@compiled
+@merged
 def resume_needs(m, slot):
     """Ask again for what history lacks or holds unconfirmed, from the oldest bar on that it holds."""
     first, end = oldest_row(m, slot, 0), m.state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
@@ -214,7 +214,7 @@ def add_symbol(m, slot, events, at):
     resume_needs(m, slot)
 
 
-@compiled
+@merged
 def close_last_bars(m, slot):
     """Close what is open of a symbol that leaves, if it holds anything, however short of its end."""
     state = m.state

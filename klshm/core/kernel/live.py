@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import minute_cells
 from klshm.core.kernel.flags import minute_flags
 from klshm.core.kernel.folds import add_child, fold_at, fold_flags, gather, scratch, scratch_fold
@@ -15,7 +15,7 @@ from klshm.shm.layout import FLAG_FILLED, STATE_LIVE
 __all__ = []
 
 
-@compiled
+@merged
 def publish_column(m, slot, cells, filled, flags):
     """Write the live rows of a symbol: the open minute and every interval above it.
 

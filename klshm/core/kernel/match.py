@@ -7,7 +7,7 @@ confirmed bar is equal by definition and is not counted.
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.flags import class_of
 from klshm.core.kernel.rows import copy_cells, count, same_cells, symbol_at
 from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, MINUTE, SUMS, VOLUME
@@ -25,7 +25,7 @@ _PURE_COMPARED = WORKER.index("match_aggtrade_compared_total")
 _PURE_EQUAL = WORKER.index("match_aggtrade_equal_total")
 
 
-@compiled
+@merged
 def add_pure(m, record, price, sums):
     """Count a trade by its time alone, as a plain aggregation would (for the published match rate)."""
     state = m.state
@@ -70,7 +70,7 @@ def compare_moment(m, record, final, has, cells, compared, unequal):
         count(m, compared + 2 * group + 1, 1)
 
 
-@compiled
+@merged
 def compare(m, slot, record, final):
     """Compare a minute that has just been confirmed with what was said of it before."""
     state = m.state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import amend_touched
 from klshm.core.kernel.holes import hole_at, oldest_hole
 from klshm.core.kernel.minutes import move_need
@@ -49,7 +49,7 @@ def doubt_symbol(m, slot, time):
     amend_touched(m, slot)
 
 
-@compiled
+@merged
 def set_doubt(m, slot, time):
     """Put one symbol's stream in doubt, or all with slot -1."""
     if slot >= 0:
@@ -78,7 +78,7 @@ def check_streams(m):
     m.words[state[st.C_COUNTERS] + _SILENT] = silent
 
 
-@compiled
+@merged
 def write_need(m, slot, values):
     """Write a row of the needs table if it changed."""
     at = m.state[st.C_NEEDS] + slot * ROW_WORDS
@@ -96,7 +96,7 @@ def write_need(m, slot, values):
     store_release(m.words, at, sequence + 2)
 
 
-@compiled
+@merged
 def reasons(m, slot, first, last):
     """Return why closed bars of a symbol wait for the exchange, as NEED_... bits."""
     state = m.state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import confirm
 from klshm.core.kernel.minutes import move_need
 from klshm.core.kernel.records import find_record, is_empty, take_record
@@ -38,7 +38,7 @@ def ends_by(m, slot, time, trade_id):
     return trade_id <= m.state[record + st.M_BASE_L]
 
 
-@compiled
+@merged
 def prove_empty_before(m, slot, T):
     """A contiguous trade at `T` proves the whole minutes since the trade before it empty.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.rows import copy_cells, has_row, history_at, record_at, restore, row_flags, row_state, symbol_at
 from klshm.core.state import CLOSE, COUNT, HIGH, LOW, MINUTE, OPEN, SUMS, VOLUME
 from klshm.shm.layout import (
@@ -39,7 +39,7 @@ def oldest_minute(m, slot):
     return m.state[symbol_at(m, slot) + st.S_OPEN_MINUTE] - m.state[st.C_AMEND_MS]
 
 
-@compiled
+@merged
 def seed_record(m, slot, record):
     """Let a record that begins after its minute was closed (a restart) stand on the row in history.
 
@@ -180,7 +180,7 @@ def is_split(m, slot, record):
     )
 
 
-@compiled
+@merged
 def add_split_sums(m, slot, record, cells):
     """Read the sums of a minute that ends where the next one is known to begin.
 

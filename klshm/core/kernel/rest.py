@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import amend, amend_touched, confirm, keep_settle
 from klshm.core.kernel.flags import minute_flags
 from klshm.core.kernel.folds import refold_above, scratch
@@ -74,7 +74,7 @@ def said_before(m, slot, interval, time, cells):
     return False
 
 
-@compiled
+@merged
 def is_behind(m, record, cells):
     """Return whether an official row has not caught up with the frame we hold."""
     state = m.state
@@ -84,7 +84,7 @@ def is_behind(m, record, cells):
     return state[cells + COUNT] < state[base + COUNT] or state[cells + VOLUME] < state[base + VOLUME]
 
 
-@compiled
+@merged
 def adopt_row(m, slot, record, cells, keeps_id):
     """Let an official row stand for a minute; from now on trades add nothing to it."""
     state = m.state
@@ -96,7 +96,7 @@ def adopt_row(m, slot, record, cells, keeps_id):
     pass_cut(m, slot, record)
 
 
-@compiled
+@merged
 def overrule(m, slot, record, age, cells):
     """An official row contradicts a confirmed minute: believe it when it is old and says so twice."""
     count(m, _REST_DIFFERS, 1)
@@ -108,7 +108,7 @@ def overrule(m, slot, record, age, cells):
     amend(m, slot, record, True)
 
 
-@compiled
+@merged
 def equals_ours(m, slot, record, cells):
     """Return whether an official row says of a minute what we say."""
     if is_empty(m, record):
@@ -118,7 +118,7 @@ def equals_ours(m, slot, record, cells):
     return same_cells(m, ours, cells)
 
 
-@compiled
+@merged
 def confirming_age(m, slot, record, equal):
     """Return how old an official row must be to confirm a minute."""
     state = m.state
@@ -154,7 +154,7 @@ def apply_rest_minute(m, slot, record, age, cells):
         confirm(m, slot, record, st.SOURCE_REST)
 
 
-@compiled
+@merged
 def store_changed(m, slot, interval, time, age, status, cells):
     """Let an official row take the place of one in history, if it may.
 
@@ -181,7 +181,7 @@ def store_changed(m, slot, interval, time, age, status, cells):
     return FLAG_CORRECTED
 
 
-@compiled
+@merged
 def store_official(m, slot, interval, time, age, cells):
     """Store an official row that no minute record stands for: backfill, or a higher interval.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME
 from klshm.shm import layout as lay
 from klshm.shm.atomics import bits_of_float, float_of_bits
@@ -87,7 +87,7 @@ def row_revision(words, at):
     return words[at + lay.W_REVISION_SLOT] & 0xFFFFFFFF
 
 
-@compiled
+@merged
 def row_slot(words, at):
     """Return the slot in the symbols table of the row at `at`."""
     return (words[at + lay.W_REVISION_SLOT] >> 32) & 0xFFFF

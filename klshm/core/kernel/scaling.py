@@ -7,7 +7,7 @@ fit is refused and counted, never wrapped.
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled, entry
+from klshm.core.compiled import compiled, entry, merged
 from klshm.core.events import (
     E_CELLS,
     E_OPEN_TIME,
@@ -90,7 +90,7 @@ def rescale_sums(m, at, price_factor, quantity_factor, apply):
     return multiply(m, at + TAKER_QUOTE - VOLUME, price_factor * quantity_factor, apply) and fits
 
 
-@compiled
+@merged
 def rescale_cells(m, at, price_factor, quantity_factor, apply):
     """Bring nine cells into finer units."""
     fits = True
@@ -125,7 +125,7 @@ def rescale_all(m, slot, price_factor, quantity_factor, apply):
     return fits
 
 
-@compiled
+@merged
 def refine(m, slot, price_decimals, quantity_decimals):
     """Give a symbol more decimals.
 

@@ -9,7 +9,7 @@ the minute end the cut passes on to the next minute.
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.records import (
     find_record,
     is_empty,
@@ -37,7 +37,7 @@ _CUT_UNRESOLVED = WORKER.index("frames_cut_unresolved_total")
 _SKIPPED = WORKER.index("frames_skipped_total")
 
 
-@compiled
+@merged
 def touch_with_before(m, slot, record):
     """Remember that a minute changed, and the one before it, which may end where this one begins."""
     touch(m, slot, record)
@@ -94,7 +94,7 @@ def measure(m, slot, record, prefix, epoch, exact):
         copy_cells(m, record + st.M_CLEAN_SUMS, record + st.M_BASE_CELLS + VOLUME, SUMS)
 
 
-@compiled
+@merged
 def measure_by_first(m, slot, record):
     """Find a minute's lower cut if the first trade id its frame names begins a trade we hold, or follows one."""
     state = m.state
@@ -129,7 +129,7 @@ def off_known(m, record, entry):
     )
 
 
-@compiled
+@merged
 def meet_beyond_hole(m, slot, record, position):
     """Let a frame meet the trades on both sides of its last id, which itself was missed.
 
@@ -141,7 +141,7 @@ def meet_beyond_hole(m, slot, record, position):
     measure(m, slot, record, prefix_before(m, slot, position), state[following + st.R_EPOCH], exact)
 
 
-@compiled
+@merged
 def meet_clean(m, slot, record, entry, again):
     """Let a frame that ends with a trade measure the offset; if that was known, check it."""
     state = m.state
@@ -158,7 +158,7 @@ def meet_clean(m, slot, record, entry, again):
     measure(m, slot, record, entry + st.R_PREFIX, state[entry + st.R_EPOCH], 1)
 
 
-@compiled
+@merged
 def meet_cut(m, slot, record, entry, again):
     """Let a frame that ends inside a trade leave the offset alone: the rest of the trade is then as exact as that.
 
@@ -211,7 +211,7 @@ def settle_frame(m, slot, record):
         meet_cut(m, slot, record, entry, again)
 
 
-@compiled
+@merged
 def take_tail(m, slot, record, entry):
     """Let a minute begin with the tail of a group that the minute before has been shown to share."""
     state = m.state
@@ -247,7 +247,7 @@ def inherit_off(m, slot, record, sums, epoch, exact):
     put_off(m, slot, record, sums, epoch, exact, st.NONE)
 
 
-@compiled
+@merged
 def pass_clean_cut(m, slot, record, position):
     """A final minute ends with a trade: the next minute that holds trades begins after it."""
     state = m.state

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import amend
 from klshm.core.kernel.folds import refold_above, scratch
 from klshm.core.kernel.minutes import close_before, flatten, need_from
-from klshm.core.kernel.records import is_empty, take_record
+from klshm.core.kernel.records import find_record, is_empty, take_record
 from klshm.core.kernel.rows import (
     count,
     has_row,
@@ -39,19 +39,22 @@ def rewrite_row(m, slot, time, cells, status, flags):
     refold_above(m, slot, 0, time, True, st.NONE)
 
 
-@compiled
+@merged
 def move_filled(m, slot, time):
     """Bring filled minutes from `time` on to the close of the bar before them, records or not."""
     state = m.state
     open_minute = state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
     while time < open_minute:
+        known = has_row(m, slot, 0, time)
+        if not known and find_record(m, slot, time) == st.NONE:
+            return
         record = take_record(m, slot, time)
         if record != st.NONE:
             if is_empty(m, record):
                 amend(m, slot, record, True)
             return
         at = history_at(m, slot, 0, time)
-        if not has_row(m, slot, 0, time) or row_flags(m.words, at) & FLAG_FILLED == 0:
+        if not known or row_flags(m.words, at) & FLAG_FILLED == 0:
             return
         cells, price = scratch(m, 1), close_before(m, slot, time)
         restore(m, slot, at, cells)
@@ -62,7 +65,7 @@ def move_filled(m, slot, time):
         time += MINUTE
 
 
-@compiled
+@merged
 def lose_trade(m, slot, time):
     """A trade came too late for its minute's record: its closed bar is known to lack it."""
     at = history_at(m, slot, 0, time)
@@ -76,7 +79,7 @@ def lose_trade(m, slot, time):
     need_from(m, slot, time)
 
 
-@compiled
+@merged
 def confirm_stored_empty(m, slot, time):
     """Confirm a filled bar as empty."""
     at = history_at(m, slot, 0, time)

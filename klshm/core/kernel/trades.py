@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from klshm.core import state as st
-from klshm.core.compiled import compiled
+from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import advance, amend_touched, catch_up, settle_minute
 from klshm.core.kernel.fills import fill_hole
 from klshm.core.kernel.holes import can_fill, find_hole, open_hole
-from klshm.core.kernel.intake import is_reset, push_trade, reset_ids
+from klshm.core.kernel.intake import is_far_ahead, is_reset, push_trade, reset_ids
 from klshm.core.kernel.match import add_pure
 from klshm.core.kernel.proof import ends_by, prove_empty_before
 from klshm.core.kernel.records import find_record, is_final, ring_at, ring_first, take_record, touch
@@ -40,7 +40,7 @@ def place_of(m, slot, f, T):
     return time
 
 
-@compiled
+@merged
 def first_offset(m, slot, record, before, previous_e, previous_l, whole):
     """Set a minute's offset from its first trade: the prefix before it.
 
@@ -53,7 +53,7 @@ def first_offset(m, slot, record, before, previous_e, previous_l, whole):
     put_off(m, slot, record, before, m.state[symbol_at(m, slot) + st.S_EPOCH], exact, st.NONE)
 
 
-@compiled
+@merged
 def clear_doubt(m, slot):
     """A trade has come: the stream lives; if it missed any, the ids say so."""
     state = m.state
@@ -66,7 +66,7 @@ def clear_doubt(m, slot):
             state[symbol + st.S_TOUCHED] |= 1 << index
 
 
-@compiled
+@merged
 def note_streams(m, slot, T, l):
     """Watch whether trades and official frames keep up with each other (BARS section 5)."""
     state = m.state
@@ -79,7 +79,7 @@ def note_streams(m, slot, T, l):
         state[symbol + st.S_BEHIND_SINCE] = state[st.C_NOW]
 
 
-@compiled
+@merged
 def note_next(m, slot, time, previous_e):
     """A trade of a later minute has come without a gap: what ended before is complete."""
     state = m.state
@@ -94,7 +94,7 @@ def note_next(m, slot, time, previous_e):
             settle_minute(m, slot, record)
 
 
-@compiled
+@merged
 def is_out_of_order(m, slot, f):
     """Return whether a trade id is not beyond those of the trades held, as every next one's is."""
     state = m.state
@@ -102,7 +102,7 @@ def is_out_of_order(m, slot, f):
     return newest >= ring_first(m, slot) and f <= state[ring_at(m, slot, newest) + st.R_L]
 
 
-@compiled
+@merged
 def remember_newest(m, slot, a, l, T, E):
     """Note the identity of the newest trade."""
     state = m.state
@@ -117,7 +117,7 @@ def remember_newest(m, slot, a, l, T, E):
     state[symbol + st.S_LAST_E] = E
 
 
-@compiled
+@merged
 def place_newest(m, slot, entry, sums, before, previous_e, previous_l, whole):
     """Let the newest trade take effect in its minute and in those around it.
 
@@ -158,7 +158,7 @@ def place_newest(m, slot, entry, sums, before, previous_e, previous_l, whole):
         advance(m, slot, time)
 
 
-@compiled
+@merged
 def apply_old(m, slot, a, f, l, T, E, price, quantity, sums):
     """Apply a trade that is not newer than all others: it fills a hole, or it is a duplicate.
 
@@ -199,7 +199,7 @@ def apply_trade(m, slot, a, f, l, T, E, price, quantity, sums):
         if not apply_old(m, slot, a, f, l, T, E, price, quantity, sums):
             return
         reset_ids(m, slot, T)
-    elif is_out_of_order(m, slot, f):
+    elif is_out_of_order(m, slot, f) or is_far_ahead(m, slot, l):
         count(m, _REFUSED, 1)
         return
     count(m, _TRADES, 1)
