@@ -3,8 +3,9 @@
 A need is a state, not a message: the worker rewrites its row until it is content, so nothing is
 lost by a crash on either side. When a minute is asked for, counted from its end (BARS section 6):
 
-    5 s    something is known to be missing, and the budget of this minute is mostly unused
-    10 s   only the confirmation has not come
+    5 s    trades are known to be missing or the confirmation to be lost, and the budget of this
+           minute is mostly unused
+    10 s   the confirmation has not come
     30 s   what was read before may have moved: from now on a repeated row is the truth
     60 s   the last word: whatever the exchange says now confirms the minute
 
@@ -58,7 +59,6 @@ _SLOWEST_MS: Final = 60_000
 _QUEUE_ROWS: Final = 16_384
 
 _LOST: Final = lay.NEED_HOLE | lay.NEED_DOUBT
-_CONFIRM: Final = lay.NEED_UNCONFIRMED | lay.NEED_EMPTY
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ class Need:
     @property
     def priority(self) -> Priority:
         """How urgent it is: what is missing goes before what is unconfirmed."""
-        if self.reason & _LOST:
-            return Priority.REPAIR
-        return Priority.CONFIRM if self.reason & _CONFIRM else Priority.LISTINGS
+        return Priority.REPAIR if self.reason & _LOST else Priority.CONFIRM
 
     @property
     def is_empty(self) -> bool:
@@ -105,6 +103,8 @@ def due_range(need: Need, now_ms: int, *, hurried: bool = True) -> tuple[int, in
         delay_ms = _EMPTY_DELAY_MS
     elif need.reason & _LOST:
         delay_ms = _LOST_DELAY_MS if hurried else CONFIRM_AGE_MS
+    elif need.reason & lay.NEED_LOST_FRAME and hurried:
+        delay_ms = _LOST_DELAY_MS
     else:
         delay_ms = _CONFIRM_DELAY_MS
     last_due_ms = (now_ms - delay_ms) // MINUTE_MS * MINUTE_MS - MINUTE_MS

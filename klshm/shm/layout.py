@@ -38,6 +38,8 @@ Role block (2 KiB, lines of 128 B)::
 
 All shared words are int64 in the machine's order; kernels write whole words. Each region has
 exactly one writer (the table stands in ARCHITECTURE.md).
+
+Longer than other modules on purpose: an offset and the words that lie there are read together.
 """
 
 from __future__ import annotations
@@ -289,7 +291,7 @@ NEED: Final = np.dtype(
 NEED_HOLE: Final = 1  # missing aggregate trades
 NEED_DOUBT: Final = 2  # the stream is down or mute
 NEED_UNCONFIRMED: Final = 4  # closed bars wait for the exchange's own
-NEED_HISTORY: Final = 8  # children of an open bar are missing
+NEED_LOST_FRAME: Final = 8  # a closed bar's final frame cannot come any more: the next minute's have
 NEED_EMPTY: Final = 16  # closed bars without trades wait to be proven; alone, they can wait long
 
 

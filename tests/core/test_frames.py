@@ -7,6 +7,7 @@ import pytest
 
 from klshm.core import events as ev
 from klshm.core import state as st
+from klshm.shm.layout import NEED_LOST_FRAME, NEED_UNCONFIRMED
 from tests.core.feed import CLOSED, CONFIRMED, CORRECTED, FILLED, LIVE, MINUTE, PARTIAL, PROVISIONAL, START, Feed
 
 
@@ -394,3 +395,16 @@ def test_an_impossible_frame_is_refused_and_counted(changes: dict[str, int]) -> 
     assert feed.count("frames_total") == 1
     feed.apply(frame_event(feed))
     feed.assert_bar(5, 2)
+
+
+def test_a_final_frame_counts_as_lost_once_the_next_minute_has_frames() -> None:
+    feed = begun()
+    feed.tick(1)
+    feed.check()
+    assert feed.need()["reason"] & (NEED_UNCONFIRMED | NEED_LOST_FRAME) == NEED_UNCONFIRMED
+    feed.frame(13, 1, 1, first=13, minute=1, sent_s=62)
+    feed.check()
+    assert feed.need()["reason"] & NEED_LOST_FRAME
+    feed.frame(12, 6, 3, final=True, sent_s=63)
+    feed.check()
+    assert feed.need()["reason"] == 0

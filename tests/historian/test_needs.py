@@ -48,7 +48,8 @@ def write_need(made: Any, worker: int, local_slot: int, **fields: int) -> None:
         (lay.NEED_HOLE, T0, T0, T0 + M + 4_999, None),
         (lay.NEED_HOLE, T0, T0, T0 + M + 5_000, (T0, T0)),
         (lay.NEED_DOUBT | lay.NEED_UNCONFIRMED, T0, T0, T0 + M + 5_000, (T0, T0)),
-        (lay.NEED_HISTORY, T0, T0, T0 + M + 10_000, (T0, T0)),
+        (lay.NEED_LOST_FRAME | lay.NEED_UNCONFIRMED, T0, T0, T0 + M + 4_999, None),
+        (lay.NEED_LOST_FRAME | lay.NEED_UNCONFIRMED, T0, T0, T0 + M + 5_000, (T0, T0)),
         # minutes without trades wait until the exchange's row does not move any more
         (lay.NEED_EMPTY, T0, T0, T0 + M + 29_999, None),
         (lay.NEED_EMPTY, T0, T0 + M, T0 + M + 30_000, (T0, T0)),
@@ -71,7 +72,7 @@ def test_due_range(reason: int, from_ms: int, to_ms: int, now_ms: int, expected:
         (lay.NEED_DOUBT | lay.NEED_UNCONFIRMED, Priority.REPAIR),
         (lay.NEED_UNCONFIRMED, Priority.CONFIRM),
         (lay.NEED_EMPTY, Priority.CONFIRM),
-        (lay.NEED_HISTORY, Priority.LISTINGS),
+        (lay.NEED_UNCONFIRMED | lay.NEED_LOST_FRAME, Priority.CONFIRM),
     ],
 )
 def test_priority(reason: int, priority: Priority) -> None:
@@ -295,7 +296,7 @@ def test_before_the_first_row_the_worker_is_told_the_origin(tmp_path: Path, monk
     async def main(world: World) -> None:
         entry = world.book.entries[0]
         first = world.sim.get(f"/fapi/v1/klines?symbol={entry.name}&interval=1m&startTime=0&limit=1")[0][0]
-        world.want(0, first - 10 * M, first + 2 * M, lay.NEED_HISTORY)
+        world.want(0, first - 10 * M, first + 2 * M, lay.NEED_UNCONFIRMED)
         world.needs.scan()
         await world.until_requests(2)
         origin = world.consumers.commands(lay.COMMAND_ORIGIN)

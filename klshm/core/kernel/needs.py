@@ -7,6 +7,7 @@ from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import amend_touched
 from klshm.core.kernel.holes import hole_at, oldest_hole
 from klshm.core.kernel.minutes import move_need
+from klshm.core.kernel.records import find_record
 from klshm.core.kernel.rows import count, has_row, history_at, record_at, row_flags, row_state, symbol_at
 from klshm.core.state import MINUTE
 from klshm.shm.atomics import fence_release, store_relaxed, store_release
@@ -17,6 +18,7 @@ from klshm.shm.layout import (
     NEED_DOUBT,
     NEED_EMPTY,
     NEED_HOLE,
+    NEED_LOST_FRAME,
     NEED_UNCONFIRMED,
     ROW_WORDS,
     STATE_CONFIRMED,
@@ -110,6 +112,9 @@ def reasons(m, slot, first, last):
             if plainly_empty or row_state(m.words, at) == STATE_CONFIRMED:
                 continue
         bits |= NEED_UNCONFIRMED
+        following = find_record(m, slot, time + MINUTE)
+        if following != st.NONE and state[following + st.M_BASE] == st.BASE_FRAME:
+            bits |= NEED_LOST_FRAME
         break
     if state[symbol + st.S_HOLES] > 0:
         bits |= NEED_HOLE
