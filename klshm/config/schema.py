@@ -172,7 +172,11 @@ class LogConfig:
 class ChaosConfig:
     """Faults the launcher makes on purpose, for demonstrations and tests."""
 
-    kill_worker_after_s: float = _key(0.0, "kill one worker so many seconds after all are live; 0: never", Range(0))
+    kill_worker_after_s: float = _key(
+        -1.0,
+        "kill one worker so many seconds after all are live; 0: never; -1: after 45 s in a demo with `sim.faults`",
+        Range(-1),
+    )
 
 
 @dataclass(frozen=True)

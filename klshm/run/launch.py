@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from klshm import __version__, logs
-from klshm.config import Config, settings
+from klshm.config import ChaosConfig, Config, settings
 from klshm.config.keys import keys
 from klshm.errors import KlshmError
 from klshm.exchange.proxy import proxy_for
@@ -34,6 +34,8 @@ __all__ = ["main", "resolve"]
 _log = logging.getLogger(__name__)
 
 _USAGE: Final = 2
+_UNSET: Final = -1.0
+_CHAOS_S: Final = 45.0
 _DEMO_FILE: Final = Path(__file__).resolve().parent.parent.parent / "configs" / "demo.toml"
 
 
@@ -139,9 +141,16 @@ def _launch(config: Config, options: argparse.Namespace) -> bool:
             load_kernels(between)  # or the simulator's time would run while they are compiled
         simulator = Simulator(config.sim)
         try:
-            return _serve(simulator.addressed(config), options.duration, early, simulator.check)
+            return _serve(simulator.addressed(_with_chaos(config)), options.duration, early, simulator.check)
         finally:
             simulator.stop()
+
+
+def _with_chaos(config: Config) -> Config:
+    """Let a demo of the exchange's faults show one of ours too."""
+    if not config.sim.faults or config.chaos.kill_worker_after_s != _UNSET:
+        return config
+    return dataclasses.replace(config, chaos=ChaosConfig(kill_worker_after_s=_CHAOS_S))
 
 
 def _serve(

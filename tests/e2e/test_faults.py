@@ -47,13 +47,14 @@ def both_mute(seconds: int, at_s: int = 0, **more: str) -> str:
 def test_every_bar_of_the_standard_faults_equals_the_exchange(tmp_path: Path) -> None:
     with (
         exchange("--faults", "standard", "--symbols", "30", "--rate", "300") as market,
-        engine(tmp_path, market, "faults", "--workers", "2") as running,
+        engine(tmp_path, market, "faults", "--workers", "2", "--set", "chaos.kill_worker_after_s=45") as running,
     ):
         running.wait_live()
         symbols = [*trading_symbols(market), "NEWUSDT"]
         judged_ms = market.start_ms + 220_000
         wait_for(lambda: market.now_ms() > judged_ms + JUDGED_MS + 1_000, 330, running.text)
         assert market.get("/sim/state")["faults"]["planned"] == 0
+        assert [p["restarts"] for p in running.status()["processes"] if p["role"] == "worker"] == [1, 0]
         code, found = audit(running)
         print(json.dumps(found, indent=1))
         assert found["differing"] == []
