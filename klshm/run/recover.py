@@ -121,7 +121,7 @@ def _drain_in_child(segment: Segment, directory: Path) -> None:
         )
 
 
-def _drain(segment: Segment, directory: Path, launcher: int, mask: set[signal.Signals]) -> int:
+def _drain(segment: Segment, directory: Path, launcher: int, mask: set[int | signal.Signals]) -> int:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to judge
