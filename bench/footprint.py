@@ -9,21 +9,14 @@ while. Prints one table and, with `--json FILE`, the figures with machine and ve
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import psutil
+from demo import demo_engine, save
 
 import klshm
-
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
@@ -35,30 +28,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, str(ROOT / "launcher.py"), "--demo", "--instance", "footprint"]
-        command += ["--config", str(ROOT / "configs" / "demo.toml"), "--workers", str(options.workers)]
-        for key, value in {
-            "data.directory": directory,
-            "segment.max_symbols": options.symbols,
-            "segment.log_rows": 16384,
-            "segment.history": "{1m=1000,5m=500,30m=500,4h=500,1d=500,1w=200}",
-            "sim.symbols": options.symbols,
-            "sim.rate": options.rate,
-        }.items():
-            command += ["--set", f"{key}={value}"]
-        engine = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        try:
-            figures = measure(engine.pid, options, Path(directory) / "footprint")
-        finally:
-            engine.terminate()
-            engine.wait(60)
+    settings = {
+        "segment__max_symbols": options.symbols,
+        "segment__log_rows": 16384,
+        "segment__history": "{1m=1000,5m=500,30m=500,4h=500,1d=500,1w=200}",
+        "sim__symbols": options.symbols,
+        "sim__rate": options.rate,
+    }
+    with demo_engine("footprint", options.workers, **settings) as (engine, directory):
+        figures = measure(engine.pid, options, directory)
     for name, value in figures.items():
         print(f"{name:32} {value:>12.2f}")
     if options.json:
-        about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        about |= {"python": platform.python_version(), "klshm": klshm.__version__, "command": " ".join(sys.argv)}
-        options.json.write_text(json.dumps({"about": about, "figures": figures}, indent=2) + "\n")
+        save(options.json, figures)
     return 0
 
 
