@@ -1,6 +1,6 @@
 """Asks the exchange for the rows of a span, series by series, and compares.
 
-The request weight is the machine's: the governor's state file is shared with the engine. The audit
+The request weight comes from the one purse that engines and commands of this machine share. The audit
 may use more of it than backfill, or it would wait behind it, and less than repairs. The archive is
 read after the exchange's answer, so a bar that is confirmed meanwhile counts as what it is.
 """
@@ -19,7 +19,7 @@ from klshm import intervals
 from klshm.audit.compare import Report, compare_series
 from klshm.config import Config, ExchangeConfig
 from klshm.exchange.budget import StateFile, default_state_path
-from klshm.exchange.governor import Governor, GovernorState, Priority
+from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.models import RestKline
 from klshm.exchange.rest import RestClient
 from klshm.store.archive_reader import ArchiveReader
@@ -33,7 +33,6 @@ YOUNG_MS: Final = 75_000
 _PAGE_ROWS: Final = 499
 _CONCURRENCY: Final = 8
 _CLOCK_SAMPLES: Final = 3
-_SAVE_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,30 +70,25 @@ async def audit(
         ExchangeError: If the exchange gives no usable answer.
         ArchiveError: If the archive cannot be read.
     """
-    state = StateFile(default_state_path(), config.exchange.rest_url)
-    governor = own_governor(config.exchange, state.load())
+    governor = own_governor(config.exchange)
+    purse = StateFile(default_state_path(), config.exchange.rest_url)
     offset_ns = time.time_ns() - time.monotonic_ns()
 
     def now_ms() -> int:
         return (time.monotonic_ns() + offset_ns) // 1_000_000
 
-    async with RestClient(config.exchange, governor, now_ms, connections=_CONCURRENCY) as client:
+    async with RestClient(config.exchange, governor, now_ms, connections=_CONCURRENCY, purse=purse) as client:
         offset_ns = await exchange_offset_ns(client)
         now = now_ms()
         report = Report(now - intervals.length_ms("1d") if since_ms is None else since_ms, now - YOUNG_MS)
         with closing(ArchiveReader(archive)) as reader:
-            keeper = asyncio.create_task(_keep(state, governor))
-            try:
-                await _Run(client, reader, report, progress).all(series, names, now)
-            finally:
-                keeper.cancel()
-                state.save(governor.state)
+            await _Run(client, reader, report, progress).all(series, names, now)
     return report
 
 
-def own_governor(exchange: ExchangeConfig, state: GovernorState) -> Governor:
+def own_governor(exchange: ExchangeConfig) -> Governor:
     """Return the audit's governor: it ends half-way between the shares of backfill and of repairs."""
-    return Governor((exchange.weight_share + exchange.backfill_weight_share) / 2, state=state)
+    return Governor((exchange.weight_share + exchange.backfill_weight_share) / 2)
 
 
 async def exchange_offset_ns(client: RestClient) -> int:
@@ -110,13 +104,6 @@ async def exchange_offset_ns(client: RestClient) -> int:
         round_trip_ns = time.monotonic_ns() - sent_ns
         samples.append((round_trip_ns, server_ms * 1_000_000 - sent_ns - round_trip_ns // 2))
     return min(samples)[1]
-
-
-async def _keep(state: StateFile, governor: Governor) -> None:
-    """Tell the engine's historian what is used here, and learn what it uses."""
-    while True:
-        state.save(governor.state)
-        await asyncio.sleep(_SAVE_S)
 
 
 class _Run:

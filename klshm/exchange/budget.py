@@ -1,8 +1,9 @@
-"""The governor's state on disk, and the gate that makes requests wait for it in order.
+"""The request weight that all processes of this machine spend from one purse, and the gate before it.
 
-A ban outlives the process that earned it, and the weight of a minute outlives a restart inside
-it. Both are kept per REST address in one small JSON file of this machine, which several engines
-share: every save takes over what the others have written.
+The exchange counts by address, whoever asks: engines, `audit`, `backfill`. So the governor's state
+lies in one small JSON file per machine, by REST address, and every request is counted there, under
+a lock, before it goes. A ban outlives the process that earned it, and the weight of a minute a
+restart inside it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 _KEEP_MS: Final = 7 * 86_400_000
 """Longer than the longest ban, three days."""
+_LOCK_S: Final = 0.2
+_LOOK_S: Final = 0.001
 
 
 def default_state_path() -> Path:
@@ -41,7 +45,7 @@ def default_state_path() -> Path:
 class StateFile:
     """Keeps the governor's state of one REST address.
 
-    A file that cannot be read or written costs a warning, once, and nothing else.
+    A file that cannot be locked, read or written costs a warning, once: the process then counts alone.
 
     Args:
         path: The file; its directory is made.
@@ -51,33 +55,64 @@ class StateFile:
     def __init__(self, path: Path, rest_url: str) -> None:
         self._path = path
         self._key = rest_url
-        self._saved: GovernorState | None = None
         self._warned = False
 
-    def load(self) -> GovernorState:
-        """Return the state an earlier process left, or an empty one."""
-        return _state_of(self._read().get(self._key))
+    @contextmanager
+    def opened(self, state: GovernorState, minute: int) -> Iterator[None]:
+        """Keep all others out: `state` learns what they have used, then they what it says at the end.
 
-    def save(self, state: GovernorState) -> None:
-        """Write the state if it changed, after merging into it what others wrote."""
-        if state == self._saved:
-            return
+        Args:
+            state: What this process knows; changed in place.
+            minute: The UTC minute now.
+        """
+        with self._locked() as is_locked:
+            if not is_locked:
+                yield
+                return
+            entries = self._read()
+            stored = _state_of(entries.get(self._key))
+            state.merge(stored, minute)
+            yield
+            if state != stored:
+                self._write(entries, state)
+
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The lock is a file of its own: the state file is replaced, and so is its inode.
-            with open(self._path.with_suffix(".lock"), "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                entries = self._read()
-                state.merge(_state_of(entries.get(self._key)))
-                now_ms = time.time_ns() // 1_000_000
-                entries = {k: v for k, v in entries.items() if _saved_ms(v) > now_ms - _KEEP_MS}
-                entries[self._key] = {**asdict(state), "saved_ms": now_ms}
-                temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-                temporary.write_text(json.dumps(entries, indent=1))
-                os.replace(temporary, self._path)
+            lock = open(self._path.with_suffix(".lock"), "w")
+        except OSError as error:
+            self._warn(f"cannot write {self._path}: {error.strerror}; weight used here is counted here alone")
+            yield False
+            return
+        with lock:
+            yield self._take(lock.fileno())
+
+    def _take(self, descriptor: int) -> bool:
+        """Wait for the lock, but not long: who holds it may have been stopped, and this is an event loop."""
+        deadline_s = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    self._warn(f"{self._path} is locked by a process that does not go on; counting alone")
+                    return False
+                time.sleep(_LOOK_S)
+            else:
+                return True
+
+    def _write(self, entries: dict[str, Any], state: GovernorState) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        entries = {key: entry for key, entry in entries.items() if _saved_ms(entry) > now_ms - _KEEP_MS}
+        entries[self._key] = {**asdict(state), "saved_ms": now_ms}
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            temporary.write_text(json.dumps(entries, indent=1))
+            os.replace(temporary, self._path)
         except OSError as error:
             self._warn(f"cannot write {self._path}: {error.strerror}; a ban will not survive a restart")
-        self._saved = GovernorState(**asdict(state))
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -113,11 +148,13 @@ class Gate:
     Args:
         governor: The budget.
         now_ms: Returns the exchange's time, UTC ms.
+        purse: What other processes of this address spend from too; None: there are none.
     """
 
-    def __init__(self, governor: Governor, now_ms: Callable[[], int]) -> None:
+    def __init__(self, governor: Governor, now_ms: Callable[[], int], purse: StateFile | None = None) -> None:
         self.governor = governor
         self._now_ms = now_ms
+        self._purse = purse
         self._waiting: list[tuple[Priority, int, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
@@ -137,24 +174,53 @@ class Gate:
         Raises:
             IpBanned: If this address is banned: waiting hours inside a call helps nobody.
         """
-        self._refuse_if_banned()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (priority, next(self._numbers), weight, future))
         self.pump()
         await future
 
     def pump(self) -> None:
-        """Let through whatever may go now; call it when the governor has learned something."""
+        """Let through whatever may go now; call it when the clock has been set."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        with self._opened() as now_ms:
+            self._let_through(now_ms)
+
+    # What answers said
+
+    def answered(self, sent_ms: int, used: int) -> None:
+        """Take `X-MBX-USED-WEIGHT-1M` from the answer to a request that went out at `sent_ms`."""
+        with self._opened() as now_ms:
+            self.governor.answered(sent_ms, now_ms, used)
+
+    def limited(self, retry_after_s: float | None) -> float:
+        """Take an HTTP 429; return the seconds until anything goes out again."""
+        with self._opened() as now_ms:
+            return self.governor.limited(now_ms, retry_after_s)
+
+    def banned(self, until_ms: int | None, retry_after_s: float | None) -> int:
+        """Take an HTTP 418; return the end of the ban, UTC ms."""
+        with self._opened() as now_ms:
+            return self.governor.banned(now_ms, until_ms, retry_after_s)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the purse; yield the exchange's time."""
+        now_ms = self._now_ms()
+        if self._purse is None:
+            yield now_ms
+            return
+        with self._purse.opened(self.governor.state, self.governor.minute(now_ms)):
+            yield now_ms
+
+    def _let_through(self, now_ms: int) -> None:
+        until_ms = self.governor.banned_until_ms(now_ms)
         while self._waiting:
             priority, _, weight, future = self._waiting[0]
             if future.done():  # its owner was cancelled
                 heapq.heappop(self._waiting)
                 continue
-            now_ms = self._now_ms()
-            until_ms = self.governor.banned_until_ms(now_ms)
             if until_ms:
                 heapq.heappop(self._waiting)
                 future.set_exception(_ban(until_ms, now_ms))
@@ -166,12 +232,6 @@ class Gate:
             heapq.heappop(self._waiting)
             self.governor.sent(now_ms, weight)
             future.set_result(None)
-
-    def _refuse_if_banned(self) -> None:
-        now_ms = self._now_ms()
-        until_ms = self.governor.banned_until_ms(now_ms)
-        if until_ms:
-            raise _ban(until_ms, now_ms)
 
 
 def _ban(until_ms: int, now_ms: int) -> IpBanned:

@@ -71,10 +71,17 @@ class GovernorState:
     blocked_until_ms: int = 0
     banned_until_ms: int = 0
 
-    def merge(self, other: GovernorState) -> None:
-        """Take over what another process of the same address knows and this one does not."""
-        if other.minute == self.minute:
-            self.used = max(self.used, other.used)
+    def merge(self, other: GovernorState, minute: int) -> None:
+        """Take over what another process of the same address knows and this one does not.
+
+        Args:
+            other: What it knows.
+            minute: The UTC minute now; another's clock may be a little ahead, into the next.
+        """
+        known = [state for state in (self, other) if minute <= state.minute <= minute + 1]
+        newest = max((state.minute for state in known), default=minute)
+        self.used = max((state.used for state in known if state.minute == newest), default=0)
+        self.minute = newest
         self.blocked_until_ms = max(self.blocked_until_ms, other.blocked_until_ms)
         self.banned_until_ms = max(self.banned_until_ms, other.banned_until_ms)
 
@@ -122,7 +129,7 @@ class Governor:
 
     def used(self, now_ms: int) -> int:
         """Return the weight used in the current minute."""
-        return self.state.used if self.state.minute == self._minute(now_ms) else 0
+        return self.state.used if self._is_current(now_ms) else 0
 
     def banned_until_ms(self, now_ms: int) -> int:
         """Return the end of a ban, UTC ms, or 0 if there is none."""
@@ -132,9 +139,8 @@ class Governor:
 
     def sent(self, now_ms: int, weight: int) -> None:
         """Count a request that goes out now; refused ones cost as much as answered ones."""
-        minute = self._minute(now_ms)
-        if minute != self.state.minute:  # also backwards: the exchange's clock was only guessed before
-            self.state.minute, self.state.used = minute, 0
+        if not self._is_current(now_ms):  # also backwards: the exchange's clock was only guessed before
+            self.state.minute, self.state.used = self.minute(now_ms), 0
         self.state.used += weight
 
     def answered(self, sent_ms: int, now_ms: int, used: int) -> None:
@@ -146,7 +152,7 @@ class Governor:
             used: `X-MBX-USED-WEIGHT-1M`.
         """
         # Over a minute's end nobody can tell which minute the header counts.
-        if self._minute(sent_ms) == self._minute(now_ms) == self.state.minute:
+        if self.minute(sent_ms) == self.minute(now_ms) == self.state.minute:
             self.state.used = max(self.state.used, used)
 
     def limited(self, now_ms: int, retry_after_s: float | None) -> float:
@@ -179,8 +185,13 @@ class Governor:
         return self.state.banned_until_ms
 
     @staticmethod
-    def _minute(now_ms: int) -> int:
+    def minute(now_ms: int) -> int:
+        """Return the number of the UTC minute that a request sent now counts in."""
         return (now_ms - _MARGIN_MS) // _MINUTE_MS
 
+    def _is_current(self, now_ms: int) -> bool:
+        # Another process of this address may be a little ahead, into the next minute.
+        return self.minute(now_ms) <= self.state.minute <= self.minute(now_ms) + 1
+
     def _next_minute_ms(self, now_ms: int) -> int:
-        return (self._minute(now_ms) + 1) * _MINUTE_MS + _MARGIN_MS
+        return (self.minute(now_ms) + 1) * _MINUTE_MS + _MARGIN_MS

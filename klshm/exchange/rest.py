@@ -19,7 +19,7 @@ from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, Prox
 from klshm.config import ExchangeConfig
 from klshm.errors import BadMessage, ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RateLimited
 from klshm.exchange import models
-from klshm.exchange.budget import Gate
+from klshm.exchange.budget import Gate, StateFile
 from klshm.exchange.governor import AGG_TRADES_WEIGHT, ALL_TICKERS_WEIGHT, Governor, Priority, klines_weight
 from klshm.exchange.models import ExchangeInfo, RestAggTrade, RestKline, Ticker
 from klshm.exchange.proxy import proxy_for
@@ -70,6 +70,7 @@ class RestClient:
         governor: The budget of this address.
         now_ms: Returns the exchange's time, UTC ms.
         connections: Connections open at once, at most.
+        purse: Where all processes of this machine count what they spend; None: this one counts alone.
 
     Attributes:
         requests: Requests sent.
@@ -78,10 +79,16 @@ class RestClient:
     """
 
     def __init__(
-        self, config: ExchangeConfig, governor: Governor, now_ms: Callable[[], int], *, connections: int = 16
+        self,
+        config: ExchangeConfig,
+        governor: Governor,
+        now_ms: Callable[[], int],
+        *,
+        connections: int = 16,
+        purse: StateFile | None = None,
     ) -> None:
         self.governor = governor
-        self.gate = Gate(governor, now_ms)
+        self.gate = Gate(governor, now_ms, purse)
         self.requests = 0
         self.failures = 0
         self.limited = 0
@@ -111,6 +118,7 @@ class RestClient:
             trust_env=False,
             headers={"User-Agent": "klshm", "Accept": "application/json"},
         )
+        self.gate.pump()  # a ban that another process has earned is known from the start
         return self
 
     async def __aexit__(
@@ -221,7 +229,7 @@ class RestClient:
             async with self._session.get(self._base + path, params=parameters, allow_redirects=False) as response:
                 used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
                 if used.isascii() and used.isdigit():
-                    self.governor.answered(sent_ms, self._now_ms(), int(used))
+                    self.gate.answered(sent_ms, int(used))
                 body = await _bounded_body(response)
                 if response.status != 200:
                     raise self._error(response, body)
@@ -249,14 +257,14 @@ class RestClient:
         now_ms = self._now_ms()
         if status == 429:
             self.limited += 1
-            wait_s = self.governor.limited(now_ms, retry_after_s)
+            wait_s = self.gate.limited(retry_after_s)
             return RateLimited(
                 f"{self._host} answered 429, request weight used up; waiting {wait_s:.0f} s", retry_after_s=wait_s
             )
         if status == 418:
             self.limited += 1
             found = _BANNED_UNTIL.search(message)
-            until_ms = self.governor.banned(now_ms, int(found[1]) if found else None, retry_after_s)
+            until_ms = self.gate.banned(int(found[1]) if found else None, retry_after_s)
             return IpBanned(
                 f"{self._host} answered 418, this address is banned for {(until_ms - now_ms) / 1000:.0f} s; "
                 "nothing is sent until then; stop other programs that use the same address",

@@ -35,7 +35,6 @@ __all__ = ["Historian", "serve"]
 _log = logging.getLogger(__name__)
 
 _TURN_S: Final = 0.05
-_TURNS_PER_SECOND: Final = round(1 / _TURN_S)
 _SILENCE_S: Final = 8.0
 _REPAIRS: Final = 8
 
@@ -66,16 +65,17 @@ class Historian:
     def __init__(self, role: Role) -> None:
         self.role = role
         config, segment = role.config, role.segment
-        self._state = StateFile(default_state_path(), config.exchange.rest_url)
-        self.governor = Governor(
-            config.exchange.weight_share, config.exchange.backfill_weight_share, self._state.load()
-        )
+        self.governor = Governor(config.exchange.weight_share, config.exchange.backfill_weight_share)
         self.clock = ExchangeClock(segment)
         now_ms = self.clock.now_ms
         self.health = Health(role)
         repairs = max(_REPAIRS, config.historian.concurrency)
         self.client = RestClient(
-            config.exchange, self.governor, now_ms, connections=repairs + config.historian.concurrency
+            config.exchange,
+            self.governor,
+            now_ms,
+            connections=repairs + config.historian.concurrency,
+            purse=StateFile(default_state_path(), config.exchange.rest_url),
         )
         self.timesync = TimeSync(segment, self.clock, self._ask_time)
         self.inboxes = [worker_inbox(segment, worker) for worker in range(segment.layout.workers)]
@@ -113,7 +113,6 @@ class Historian:
 
     async def __aexit__(self, *error: object) -> None:
         await self.client.__aexit__(None, None, None)
-        self._state.save(self.governor.state)
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Serve until `stopped` is set, then hand over what is queued and return."""
@@ -156,8 +155,6 @@ class Historian:
         while True:
             self.role.heartbeat()
             self.flush()
-            if turn % _TURNS_PER_SECOND == 0:
-                self._state.save(self.governor.state)
             if turn % 5 == 0:
                 self._publish_levels()
             turn += 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
-import os
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -29,33 +29,50 @@ def test_default_path_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert default_state_path() == tmp_path / ".local" / "state" / "klshm" / "governor.json"
 
 
+def opened(path: Path, mine: GovernorState, minute: int = 7, url: str = URL) -> GovernorState:
+    with StateFile(path, url).opened(mine, minute):
+        pass
+    return mine
+
+
 def test_state_survives_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "governor.json"
-    state = GovernorState(7, 1200, 11, 99)
-    StateFile(path, URL).save(state)
-    assert StateFile(path, URL).load() == state
-    assert StateFile(path, "http://127.0.0.1:1").load() == GovernorState()
+    state = opened(path, GovernorState(7, 1200, 11, 99))
+    assert opened(path, GovernorState()) == state == GovernorState(7, 1200, 11, 99)
+    assert opened(path, GovernorState(), url="http://127.0.0.1:1") == GovernorState(7)
     assert [p.name for p in path.parent.iterdir() if p.suffix == ".tmp"] == []
 
 
 def test_unchanged_state_is_not_written_again(tmp_path: Path) -> None:
     path = tmp_path / "governor.json"
-    file, state = StateFile(path, URL), GovernorState(7, 1200)
-    file.save(state)
-    path.unlink()
-    file.save(state)
-    assert not path.exists()
-    state.used += 1
-    file.save(state)
-    assert path.exists()
+    opened(path, GovernorState(7, 1200))
+    written = path.stat().st_ino
+    opened(path, GovernorState(7, 1200))
+    assert path.stat().st_ino == written
+    opened(path, GovernorState(7, 1201))
+    assert path.stat().st_ino != written
 
 
-def test_engines_of_one_address_learn_from_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mine", "theirs", "both"),
+    [
+        ((7, 100), (7, 1200), (7, 1200)),
+        ((7, 1200), (7, 100), (7, 1200)),
+        # another's clock is ahead by a little: what it has used counts as ours too
+        ((7, 1200), (8, 3), (8, 3)),
+        ((8, 3), (7, 1200), (8, 3)),
+        # what is old, or was written by a clock that is wrong, counts nothing
+        ((3, 1200), (6, 100), (7, 0)),
+        ((7, 5), (9, 100), (7, 5)),
+        ((900, 5), (7, 100), (7, 100)),
+    ],
+)
+def test_processes_of_one_address_learn_from_each_other(
+    tmp_path: Path, mine: tuple[int, int], theirs: tuple[int, int], both: tuple[int, int]
+) -> None:
     path = tmp_path / "governor.json"
-    StateFile(path, URL).save(GovernorState(7, 1200, 0, 5000))
-    mine = GovernorState(7, 100)
-    StateFile(path, URL).save(mine)
-    assert mine == GovernorState(7, 1200, 0, 5000)
+    path.write_text(json.dumps({URL: {"minute": theirs[0], "used": theirs[1], "banned_until_ms": 5000}}))
+    assert opened(path, GovernorState(*mine)) == GovernorState(*both, 0, 5000)
 
 
 def test_old_entries_of_other_addresses_are_dropped(tmp_path: Path) -> None:
@@ -63,7 +80,7 @@ def test_old_entries_of_other_addresses_are_dropped(tmp_path: Path) -> None:
     now_ms = time.time_ns() // 1_000_000
     week_ms = 7 * 86_400_000
     path.write_text(json.dumps({"a": {"saved_ms": now_ms - week_ms - 1}, "b": {"saved_ms": now_ms}, "c": 1}))
-    StateFile(path, URL).save(GovernorState(7, 1))
+    opened(path, GovernorState(7, 1))
     assert sorted(json.loads(path.read_text())) == ["b", URL]
 
 
@@ -71,21 +88,61 @@ def test_old_entries_of_other_addresses_are_dropped(tmp_path: Path) -> None:
 def test_damaged_file_counts_as_empty(tmp_path: Path, text: str) -> None:
     path = tmp_path / "governor.json"
     path.write_text(text)
-    file = StateFile(path, URL)
-    assert file.load() == GovernorState()
-    file.save(GovernorState(1, 2))
-    assert file.load() == GovernorState(1, 2)
+    assert opened(path, GovernorState()) == GovernorState(7)
+    opened(path, GovernorState(7, 2))
+    assert opened(path, GovernorState()) == GovernorState(7, 2)
 
 
-def test_unwritable_place_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_place_costs_one_warning_and_each_counts_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    file, state = StateFile(blocked / "governor.json", URL), GovernorState(1, 1)
+    file, state = StateFile(blocked / "governor.json", URL), GovernorState(7, 1)
     for _ in range(3):
-        state.used += 1
-        file.save(state)
+        with file.opened(state, 7):
+            state.used += 1
+    assert state.used == 4
     assert len(caplog.records) == 1
     assert "governor.json" in caplog.text
+
+
+def test_a_lock_that_is_never_given_back_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "governor.json"
+    with open(tmp_path / "governor.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = opened(path, GovernorState(7, 1))
+    assert state == GovernorState(7, 1) and not path.exists()
+    assert "locked by a process that does not go on" in caplog.text
+
+
+_SPENDER = """
+import asyncio, sys, time
+from pathlib import Path
+from klshm.exchange.budget import Gate, StateFile
+from klshm.exchange.governor import Governor, Priority
+
+async def main():
+    gate = Gate(Governor(0.9, 0.6), lambda: %d, StateFile(Path(sys.argv[1]), "x"))
+    spent = 0
+    while True:
+        task = asyncio.create_task(gate.admit(5, Priority.REPAIR))
+        await asyncio.sleep(0)
+        if not task.done():
+            task.cancel()
+            return spent
+        spent += 5
+
+print(asyncio.run(main()))
+"""
+
+
+def test_processes_together_spend_no_more_than_one_may(tmp_path: Path) -> None:
+    """Each counted alone would spend the whole share: three times what the exchange grants."""
+    command = [sys.executable, "-c", _SPENDER % T0, str(tmp_path / "governor.json")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    spent = [int(process.communicate()[0]) for process in running]
+    assert sum(spent) == 2160 and len(spent) == 3
 
 
 def test_gate_lets_through_in_order_of_importance() -> None:
@@ -143,21 +200,3 @@ def test_ban_is_an_error_at_once_and_for_those_who_wait() -> None:
             await gate.admit(1, Priority.LISTINGS)
 
     asyncio.run(main())
-
-
-def test_saving_waits_for_another_engine_that_saves(tmp_path: Path) -> None:
-    path = tmp_path / "governor.json"
-    with open(tmp_path / "governor.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        saver = threading.Thread(target=StateFile(path, URL).save, args=(GovernorState(1, 1),))
-        saver.start()
-        saver.join(0.1)
-        assert saver.is_alive() and not path.exists()
-    saver.join()
-    assert StateFile(path, URL).load() == GovernorState(1, 1)
-
-
-def test_lock_file_is_released(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    StateFile(tmp_path / "g.json", URL).save(GovernorState(1, 1))
-    assert len(os.listdir("/proc/self/fd")) == before
