@@ -61,7 +61,7 @@ def measure(symbols: int, minutes: int) -> dict[str, float]:
 
 def attach_live(symbols: int) -> klshm.Reader:
     """Return a reader once all symbols are live."""
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 300
     while time.monotonic() < deadline_s:
         try:
             reader = klshm.attach("match-rate")
@@ -72,7 +72,7 @@ def attach_live(symbols: int) -> klshm.Reader:
             return reader
         reader.close()
         time.sleep(0.5)
-    raise SystemExit("the engine was not live within 120 s")
+    raise SystemExit("the engine was not live within 300 s")
 
 
 if __name__ == "__main__":
