@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.support import engine, exchange
+
+from tests.support.engine import engine
+from tests.support.exchange import exchange
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,12 +10,12 @@ from klshm.exchange.models import RestKline
 from klshm.historian.rows import kline_rows
 from klshm.store.archive import Archive
 from klshm.store.batch import Batch, Listing
-from tests.historian.support import Simulator
+from tests.support.exchange import Exchange
 
 
-def rows_of(market: Simulator, symbol: str, interval: str, limit: int) -> Any:
+def rows_of(market: Exchange, symbol: str, interval: str, limit: int) -> Any:
     """Return the exchange's newest closed rows as records."""
-    now_ms = market.get("/fapi/v1/time")["serverTime"]
+    now_ms = market.now_ms()
     answer = market.get(f"/fapi/v1/klines?symbol={symbol}&interval={interval}&limit={limit + 1}")
     raw = [RestKline(*row[:11]) for row in answer if row[6] < now_ms]
     return kline_rows(raw, interval, slot=0, price_decimals=2, quantity_decimals=3, sent_ms=now_ms)

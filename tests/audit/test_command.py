@@ -14,23 +14,23 @@ from klshm.config import Config, DataConfig, ExchangeConfig, KlinesConfig
 from klshm.shm import layout as lay
 from klshm.shm.counters import WORKER, index_of
 from tests.audit.support import fill, rows_of
-from tests.historian.support import Simulator, simulator
-from tests.read.segments import Desk
+from tests.support.desk import Desk
+from tests.support.exchange import Exchange, exchange
 
 
 M = 60_000
 
 
 @pytest.fixture(scope="module")
-def market() -> Iterator[Simulator]:
-    with simulator("--symbols", "4", "--rate", "20") as running:
+def market() -> Iterator[Exchange]:
+    with exchange("--symbols", "4", "--rate", "20") as running:
         yield running
 
 
 class World:
     """A segment that says where exchange and archive are, and an archive of two symbols."""
 
-    def __init__(self, market: Simulator, directory: Path) -> None:
+    def __init__(self, market: Exchange, directory: Path) -> None:
         self.market = market
         self.archive = directory / "test" / "klines.db"
         config = Config(
@@ -60,7 +60,7 @@ class World:
 
 
 @pytest.fixture
-def world(market: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(market: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("KLSHM_SHM_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("KLSHM_INSTANCE", raising=False)

@@ -15,9 +15,9 @@ from klshm.errors import UnsupportedPlatform
 from klshm.run.machine import check_machine, check_packages
 from klshm.shm import layout as lay
 from klshm.shm.segment import create_segment
-from tests.e2e.support import wait_for
-from tests.historian.support import make_layout
-from tests.run.support import PROJECT, STARTED_S, environment, launcher, refused
+from tests.support.engine import STARTED_S, environment, launcher, refused
+from tests.support.processes import PROJECT, wait_for
+from tests.support.segments import make_layout
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]

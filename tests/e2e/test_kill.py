@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.support import compare, engine, engine_processes, exchange, is_alive, trading_symbols, wait_for
+from tests.e2e.support import compare, trading_symbols
+from tests.support.engine import addresses, engine, launcher
+from tests.support.exchange import exchange
+from tests.support.processes import engine_processes, is_alive, wait_for
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -68,37 +71,11 @@ def test_killed_launcher_leaves_no_process(tmp_path: Path) -> None:
 
 def test_a_start_after_a_crash_recovers_and_serves(tmp_path: Path) -> None:
     with exchange("--symbols", "6", "--rate", "50") as market:
-        with engine(tmp_path, market, "again", "--workers", "2") as running:
-            running.wait_live()
-            os.kill(running.process.pid, signal.SIGKILL)
-            running.process.wait()
-            left = Path(running.environment["KLSHM_SHM_DIRECTORY"]) / "klshm.again"
-            assert left.exists()
-            with engine_again(running, market, tmp_path) as text:
-                assert "recovered from the segment of a crashed engine" in text
-
-
-def engine_again(running, market, tmp_path):  # type: ignore[no-untyped-def]
-    """Start the same instance once more over what the crash left, and stop it in order."""
-    import subprocess
-    import sys
-    from contextlib import contextmanager
-
-    @contextmanager
-    def again():  # type: ignore[no-untyped-def]
-        done = subprocess.run(
-            [
-                *(sys.executable, "launcher.py", "--instance", running.instance, "--config", "configs/demo.toml"),
-                *("--workers", "3", "--duration", "1", "--set", f"data.directory={tmp_path}"),
-                *("--set", f"exchange.rest_url=http://127.0.0.1:{market.port}"),
-                *("--set", f"exchange.ws_url=ws://127.0.0.1:{market.port}"),
-            ],
-            capture_output=True,
-            text=True,
-            env=running.environment,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        yield done.stdout + done.stderr
-
-    return again()
+        with launcher(tmp_path, *addresses(market.port), "--workers", "2") as crashed:
+            crashed.wait_live()
+            assert crashed.end(signal.SIGKILL) == -signal.SIGKILL
+            assert crashed.left() == ["klshm.demo"]
+        with launcher(tmp_path, *addresses(market.port), "--workers", "3", "--duration", "1") as again:
+            assert again.process.wait() == 0, again.text()
+            assert "recovered from the segment of a crashed engine" in again.text()
+            assert again.left() == []

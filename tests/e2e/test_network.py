@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.support import PROJECT, exchange, wait_for
-from tests.exchange.servers import Proxy, raw_server
-from tests.run.support import STARTED_S, environment, launcher
+from tests.support.engine import STARTED_S, addresses, launcher
+from tests.support.exchange import exchange
+from tests.support.processes import wait_for
+from tests.support.servers import Proxy, raw_server
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
-
-
-def addresses(port: int) -> tuple[str, ...]:
-    return (
-        *("--set", f"exchange.rest_url=http://127.0.0.1:{port}"),
-        *("--set", f"exchange.ws_url=ws://127.0.0.1:{port}"),
-    )
-
-
-def status(tmp_path: Path) -> dict[str, Any]:
-    """Return what `klshm status --json` says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "klshm", "status", "--json", "--instance", "demo"],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT,
-        env=environment(tmp_path),
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 @contextmanager
@@ -109,7 +85,7 @@ def test_a_refusing_exchange_is_said_and_found_when_it_comes(tmp_path: Path, wor
         line = next(line for line in running.text().splitlines() if "cannot reach" in line)
         assert f"cannot reach 127.0.0.1:{port} (" in line
         assert "set exchange.proxy, or try --demo, which needs no network" in line
-        told = status(tmp_path)
+        told = running.status()
         assert told["state"] == "serving"
         assert {p["role"] for p in told["processes"]} >= {"worker", "historian", "persister"}
         assert " is live:" not in running.text()
@@ -128,7 +104,7 @@ def test_a_silent_exchange_is_said(tmp_path: Path) -> None:
         line = next(line for line in running.text().splitlines() if "no answer from" in line)
         assert f"no answer from 127.0.0.1:{port} within 8 s" in line
         assert "set exchange.proxy, or try --demo" in line
-        assert status(tmp_path)["state"] == "serving"
+        assert running.status()["state"] == "serving"
         assert running.end(signal.SIGTERM) == 0, running.text()
         assert running.left() == []
 

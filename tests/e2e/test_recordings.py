@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.support import PROJECT, engine, exchange
+from tests.support.engine import engine
+from tests.support.exchange import exchange
+from tests.support.processes import PROJECT
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.recorded, pytest.mark.timeout(1200)]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.support import compare, engine, exchange, trading_symbols
+from tests.e2e.support import compare, trading_symbols
+from tests.support.engine import engine
+from tests.support.exchange import exchange
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

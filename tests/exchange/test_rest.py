@@ -19,8 +19,7 @@ from klshm.errors import BadMessage, ExchangeRefused, ExchangeUnreachable, IpBan
 from klshm.exchange import rest as rest_module
 from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.rest import RestClient
-
-from .servers import http_server, proxy_server, raw_server
+from tests.support.servers import http_server, proxy_server, raw_server
 
 
 Handler = Callable[[web.Request], web.StreamResponse]

@@ -15,9 +15,8 @@ from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.models import select, stream_symbol
 from klshm.exchange.rest import RestClient
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
-
-from .servers import simulator
-from .test_stream import Owner
+from tests.exchange.owner import Owner
+from tests.support.exchange import exchange
 
 
 def now_ms() -> int:
@@ -51,8 +50,8 @@ def test_streams_of_a_market_come_over_one_connection() -> None:
         assert {json.loads(frame)["stream"] for frame in owner.frames} == {"!miniTicker@arr"}
         await connection.close()
 
-    with simulator("--symbols", "8", "--rate", "400") as port, asyncio.Runner(loop_factory=uvloop.new_event_loop) as r:
-        r.run(main(port))
+    with exchange("--symbols", "8", "--rate", "400") as market, asyncio.Runner(loop_factory=uvloop.new_event_loop) as r:
+        r.run(main(market.port))
 
 
 def test_address_without_a_route_acknowledges_and_stays_silent() -> None:
@@ -71,8 +70,8 @@ def test_address_without_a_route_acknowledges_and_stays_silent() -> None:
         for connection in connections:
             await connection.close()
 
-    with simulator("--symbols", "1", "--rate", "100") as port:
-        asyncio.run(main(port))
+    with exchange("--symbols", "1", "--rate", "100") as market:
+        asyncio.run(main(market.port))
 
 
 def test_rest_answers_and_refusals() -> None:
@@ -93,8 +92,8 @@ def test_rest_answers_and_refusals() -> None:
             # refused requests cost as much as answered ones
             assert client.governor.used(now_ms()) in (1 + 40 + 1 + 20 + 20 + 1, 1, 20, 21, 40, 41)
 
-    with simulator("--symbols", "4") as port:
-        asyncio.run(main(port))
+    with exchange("--symbols", "4") as market:
+        asyncio.run(main(market.port))
 
 
 def test_other_programs_of_the_same_address_are_seen_in_time() -> None:
@@ -116,8 +115,8 @@ def test_other_programs_of_the_same_address_are_seen_in_time() -> None:
             if used >= 18:
                 assert mine.governor.wait_ms(now_ms(), 20, Priority.BACKFILL) > 0
 
-    with simulator("--symbols", "1", "--weight-limit", "40") as port:
-        asyncio.run(main(port))
+    with exchange("--symbols", "1", "--weight-limit", "40") as market:
+        asyncio.run(main(market.port))
 
 
 def test_ignoring_the_limit_ends_in_429_and_then_a_ban() -> None:
@@ -139,5 +138,5 @@ def test_ignoring_the_limit_ends_in_429_and_then_a_ban() -> None:
                     break
         assert seen == {429, 418}
 
-    with simulator("--symbols", "1", "--weight-limit", "40") as port:
-        asyncio.run(main(port))
+    with exchange("--symbols", "1", "--weight-limit", "40") as market:
+        asyncio.run(main(market.port))

@@ -16,43 +16,12 @@ import uvloop
 from klshm.exchange import stream as stream_module
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
 from klshm.exchange.subscriptions import PACE_S
-
-from .servers import certificate, proxy_server, raw_server, stream_server
+from tests.exchange.owner import Owner
+from tests.support.servers import certificate, proxy_server, raw_server, stream_server
 
 
 FRAME = b'{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1791382992488,"a":3477868433,"s":"BTCUSDT"}}'
 LONG = FRAME + b" " * 200
-
-
-class Owner:
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.states: list[tuple[StreamState, str]] = []
-        self._changed = asyncio.Event()
-
-    def on_frame(self, payload: bytes) -> None:
-        self.frames.append(payload)
-        self._changed.set()
-
-    def on_state(self, state: StreamState, reason: str) -> None:
-        self.states.append((state, reason))
-        self._changed.set()
-
-    async def until_frames(self, count: int) -> None:
-        while len(self.frames) < count:
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def until_state(self, state: StreamState, count: int = 1) -> str:
-        while sum(s is state for s, _ in self.states) < count:
-            self._changed.clear()
-            await self._changed.wait()
-        return [reason for s, reason in self.states if s is state][-1]
-
-    def connection(self, url: str, streams: list[str], **options: Any) -> StreamConnection:
-        connection = StreamConnection(url, streams, self.on_frame, self.on_state, **options)
-        connection.start()
-        return connection
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -1,97 +1,28 @@
-"""Real parts for the historian's tests: the simulator as a process, a real segment, consumers of its rings."""
+"""Real parts for the historian's tests: a role, consumers of its rings, servers of klines."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
-import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
-import pytest
 from aiohttp import web
 
 from klshm import intervals
 from klshm.config import Config, ExchangeConfig, HistorianConfig
+from klshm.exchange.models import Listing
 from klshm.role import Role
 from klshm.shm import layout as lay
 from klshm.shm.consumer import RingConsumer
-from klshm.shm.layout import KLINE, ROW_BYTES, Layout
-from klshm.shm.segment import Segment, create_segment
+from klshm.shm.layout import KLINE, ROW_BYTES
+from klshm.shm.segment import Segment
 
 
-NAMES = ("1m", "5m", "30m", "4h", "1d", "1w")
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Simulator:
-    """A running exchange simulator."""
-
-    port: int
-    process: subprocess.Popen[str]
-
-    @property
-    def rest_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def fault(self, **parameters: Any) -> None:
-        request = urllib.request.Request(
-            f"{self.rest_url}/sim/faults",
-            json.dumps(parameters).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            assert answer.status == 200
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.rest_url + path) as answer:
-            return json.load(answer)
-
-
-@contextmanager
-def simulator(*options: str) -> Iterator[Simulator]:
-    command = [sys.executable, "-m", "klshm.sim", "--port", "0", "--exit-with-parent", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
-    assert process.stdout is not None
-    try:
-        ready = json.loads(process.stdout.readline())
-        yield Simulator(int(ready["port"]), process)
-    finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
-
-
-def make_layout(**changes: Any) -> Layout:
-    sizes: dict[str, Any] = {
-        "max_symbols": 32,
-        "workers": 2,
-        "slots": 20,
-        "interval_codes": tuple(intervals.code_of(name) for name in NAMES),
-        "history_rows": (608, 128, 128, 128, 128, 128),
-        "log_rows": 1024,
-        "inbox_rows": 8192,
-        "historian_log_rows": 8192,
-        "swap_interval_ms": 50,
-    }
-    return Layout(**{**sizes, **changes})
-
-
-@contextmanager
-def segment(directory: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Iterator[Segment]:
-    monkeypatch.setenv("KLSHM_SHM_DIRECTORY", str(directory))
-    monkeypatch.setenv("XDG_STATE_HOME", str(directory / "state"))
-    made = create_segment("test", make_layout(**changes), b"{}")
-    yield made
-    made.unlink()
+def listing(name: str, onboard_ms: int = 1, **changes: object) -> Listing:
+    fields = {"status": "TRADING", "pair": name, "contract_type": "PERPETUAL", "delivery_date": 9}
+    return Listing(name, 2, 3, **{**fields, **changes}, onboard_date=onboard_ms)  # type: ignore[arg-type]
 
 
 def make_role(made: Segment, rest_url: str, **historian: Any) -> Role:
@@ -149,10 +80,6 @@ class Consumers:
             if condition():
                 return
             await asyncio.sleep(0.01)
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @asynccontextmanager

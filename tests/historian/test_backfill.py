@@ -25,9 +25,8 @@ from klshm.historian.source import RowSource
 from klshm.historian.symbols import SymbolBook
 from klshm.shm import layout as lay
 from klshm.shm.rows import write_row
-
-from .support import NAMES, Consumers, KlineServer, http_server, make_role, segment
-from .test_symbols import listing
+from tests.historian.support import Consumers, KlineServer, http_server, listing, make_role
+from tests.support.segments import INTERVALS, segment
 
 
 M = 60_000
@@ -110,7 +109,7 @@ def test_rows_go_to_worker_and_persister(tmp_path: Path, monkeypatch: pytest.Mon
         world.backfill.add(world.book.entries)
         await world.until_idle()
         for entry in world.book.entries:
-            for index, name in enumerate(NAMES):
+            for index, name in enumerate(INTERVALS):
                 depth = world.config["bars_per_interval"].get(name, 600)
                 logged = world.consumers.log
                 logged = logged[(logged["slot"] == entry.slot) & (logged["interval"] == intervals.code_of(name))]
@@ -137,7 +136,7 @@ def test_done_comes_after_the_rows_it_speaks_of(tmp_path: Path, monkeypatch: pyt
         inbox = world.consumers.inbox[world.book.entries[0].worker]
         done = int(np.flatnonzero(inbox["interval"] == lay.INTERVAL_COMMAND)[0])
         before = inbox[:done]
-        assert [int(np.sum(before["interval"] == intervals.code_of(n))) for n in NAMES] == [499, 99, 99, 99, 50, 50]
+        assert [int(np.sum(before["interval"] == intervals.code_of(n))) for n in INTERVALS] == [499, 99, 99, 99, 50, 50]
 
     with_world(tmp_path, monkeypatch, main, concurrency=1)
 
@@ -177,7 +176,7 @@ def test_rows_that_are_there_are_not_asked_for_again(tmp_path: Path, monkeypatch
         await world.until_idle()
         # What the workers do with the rows:
         for entry in world.book.entries:
-            for index, name in enumerate(NAMES):
+            for index, name in enumerate(INTERVALS):
                 rows = world.made.layout.history_rows[index]
                 for row in world.consumers.rows(entry.slot, name):
                     place = (int(row["open_time"]) - intervals.anchor_ms(name)) // intervals.length_ms(name) % rows
@@ -373,7 +372,7 @@ def test_higher_bar_read_young_is_read_again_when_it_is_final(tmp_path: Path, mo
     async def main(world: World) -> None:
         nonlocal shift_ms
         shift_ms = -30 * M
-        five = NAMES.index("5m")
+        five = INTERVALS.index("5m")
         last_ms = intervals.open_time_of("5m", now_ms()) - 5 * M
         await world.backfill._fetch(world.book.entries[0], five, last_ms - 15 * M, last_ms)
         young = world.backfill._queue._queue  # type: ignore[attr-defined]

@@ -13,8 +13,8 @@ from klshm.historian.inbox import Outlet, command, historian_log, worker_inbox
 from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE
 from klshm.shm.ring import RingProducer
-
-from .support import Consumers, segment
+from tests.historian.support import Consumers
+from tests.support.segments import segment
 
 
 def rows(first: int, count: int) -> Any:

@@ -22,9 +22,9 @@ from klshm.historian.listings import Judge, Listings, Verdict, _pause_s
 from klshm.historian.symbols import Entry, SymbolBook
 from klshm.shm import layout as lay
 from klshm.shm.view import SymbolTable
-
-from .support import Consumers, Simulator, make_role, segment, simulator
-from .test_symbols import listing
+from tests.historian.support import Consumers, listing, make_role
+from tests.support.exchange import Exchange, exchange
+from tests.support.segments import segment
 
 
 def answer(*listings: Listing, odd: int = 0) -> ExchangeInfo:
@@ -118,7 +118,7 @@ def test_asks_closely_around_an_announced_begin(next_onboard_ms: int, pause_s: f
 class World:
     """Listings wired to the simulator and a real segment."""
 
-    def __init__(self, made: Any, sim: Simulator, client: RestClient) -> None:
+    def __init__(self, made: Any, sim: Exchange, client: RestClient) -> None:
         self.sim, self.client, self.made = sim, client, made
         self.role = make_role(made, sim.rest_url)
         self.health = Health(self.role)
@@ -146,13 +146,13 @@ def with_world(
     *options: str,
     **layout: Any,
 ) -> None:
-    async def run(sim: Simulator) -> None:
+    async def run(sim: Exchange) -> None:
         with segment(tmp_path, monkeypatch, **layout) as made:
             config = ExchangeConfig(rest_url=sim.rest_url)
             async with RestClient(config, Governor(), lambda: time.time_ns() // 1_000_000) as client:
                 await main(World(made, sim, client))
 
-    with simulator("--symbols", "6", "--rate", "50", *options) as sim:
+    with exchange("--symbols", "6", "--rate", "50", *options) as sim:
         asyncio.run(run(sim))
 
 

@@ -22,9 +22,9 @@ from klshm.historian.symbols import SymbolBook
 from klshm.shm import layout as lay
 from klshm.shm.layout import NEED
 from klshm.shm.rows import write_row
-
-from .support import Consumers, make_role, segment, simulator
-from .test_symbols import listing
+from tests.historian.support import Consumers, listing, make_role
+from tests.support.exchange import exchange
+from tests.support.segments import segment
 
 
 M = 60_000
@@ -159,7 +159,7 @@ def with_world(
             async with RestClient(ExchangeConfig(rest_url=sim.rest_url), Governor(), now_ms) as client:
                 await main(World(made, sim, client, now_ms))
 
-    with simulator("--symbols", "4", "--rate", "50") as sim:
+    with exchange("--symbols", "4", "--rate", "50") as sim:
         asyncio.run(run(sim))
 
 

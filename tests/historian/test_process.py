@@ -23,8 +23,10 @@ from klshm.shm import layout as lay
 from klshm.shm.counters import HISTORIAN, Counters
 from klshm.shm.exact import split
 from klshm.shm.view import SymbolTable, read_clock
-
-from .support import NAMES, PROJECT, Consumers, make_role, open_files, segment, simulator
+from tests.historian.support import Consumers, make_role
+from tests.support.exchange import exchange
+from tests.support.processes import PROJECT, open_files
+from tests.support.segments import INTERVALS, segment
 
 
 def test_fills_table_clock_and_history_of_every_symbol(
@@ -35,7 +37,7 @@ def test_fills_table_clock_and_history_of_every_symbol(
     async def main() -> None:
         # No bar above a minute has just ended: what is read young is read twice.
         options = ("--symbols", "6", "--rate", "50", "--start-at", "2026-11-20T12:02:35Z")
-        with simulator(*options) as sim, segment(tmp_path, monkeypatch) as made:
+        with exchange(*options) as sim, segment(tmp_path, monkeypatch) as made:
             role = make_role(made, sim.rest_url)
             consumers, table = Consumers(made), SymbolTable(made)
             counters = Counters(role.block, HISTORIAN)
@@ -89,7 +91,7 @@ def check_rows(sim, consumers: Consumers, table: SymbolTable) -> None:  # type: 
         name = table.name(slot)
         commands = consumers.all[(consumers.all["slot"] == slot) & (consumers.all["interval"] == 255)]["state"]
         assert commands[0] == lay.COMMAND_ADD
-        for interval in NAMES:
+        for interval in INTERVALS:
             rows = consumers.rows(slot, interval)
             opens = np.sort(rows["open_time"])
             length = intervals.length_ms(interval)
@@ -107,7 +109,7 @@ def check_rows(sim, consumers: Consumers, table: SymbolTable) -> None:  # type: 
                 assert int(row["state"]) in (lay.STATE_CLOSED, lay.STATE_CONFIRMED)
                 assert row["open_time"] + length <= row["event_time"]
         logged = consumers.log[consumers.log["slot"] == slot]
-        assert len(logged) >= sum(len(consumers.rows(slot, i)) for i in NAMES)
+        assert len(logged) >= sum(len(consumers.rows(slot, i)) for i in INTERVALS)
 
 
 def free_port() -> int:
@@ -180,7 +182,7 @@ def test_exchange_that_comes_late_is_used(
             role = make_role(made, f"http://127.0.0.1:{port}", concurrency=0)
             task = asyncio.create_task(serve(role))
             await until(lambda: "clock failed" in caplog.text)
-            with simulator("--symbols", "3", "--port", str(port)):
+            with exchange("--symbols", "3", "--port", str(port)):
                 await until(lambda: role.block[lay.B_ROLE_STATE] == lay.ROLE_LIVE)
                 assert SymbolTable(made).count == 3
                 role.stop.set()
@@ -192,7 +194,7 @@ def test_exchange_that_comes_late_is_used(
 
 def test_ban_outlives_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        with simulator("--symbols", "3") as sim, segment(tmp_path, monkeypatch) as made:
+        with exchange("--symbols", "3") as sim, segment(tmp_path, monkeypatch) as made:
             sim.fault(name="http_status", status=418, count=1)
             role = make_role(made, sim.rest_url)
             counters = Counters(role.block, HISTORIAN)
@@ -219,7 +221,7 @@ def test_part_that_fails_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        with simulator("--symbols", "3") as sim, segment(tmp_path, monkeypatch) as made:
+        with exchange("--symbols", "3") as sim, segment(tmp_path, monkeypatch) as made:
             role = make_role(made, sim.rest_url, concurrency=0)
             async with Historian(role) as historian:
                 scan, calls = historian.needs.scan, 0
@@ -262,7 +264,7 @@ def start_child(rest_url: str) -> subprocess.Popen[bytes]:
 @pytest.mark.fault
 def test_killed_at_any_time_its_successor_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        with simulator("--symbols", "5") as sim, segment(tmp_path, monkeypatch) as made:
+        with exchange("--symbols", "5") as sim, segment(tmp_path, monkeypatch) as made:
             consumers, table = Consumers(made), SymbolTable(made)
             block = made.block(made.layout.historian_offset)
             counters = Counters(block, HISTORIAN)
@@ -287,7 +289,7 @@ def test_killed_at_any_time_its_successor_finishes(tmp_path: Path, monkeypatch: 
             consumers.take()
             check_table(table, sim.get("/fapi/v1/exchangeInfo"))
             for slot in range(table.count):
-                for interval in NAMES:
+                for interval in INTERVALS:
                     opens = np.unique(consumers.rows(slot, interval)["open_time"])
                     assert len(opens) and np.all(np.diff(opens) == intervals.length_ms(interval))
 

@@ -9,17 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klshm.exchange.models import Listing
 from klshm.historian.symbols import SymbolBook, deal
 from klshm.shm import layout as lay
 from klshm.shm.view import SymbolTable
-
-from .support import segment
-
-
-def listing(name: str, onboard_ms: int = 1, **changes: object) -> Listing:
-    fields = {"status": "TRADING", "pair": name, "contract_type": "PERPETUAL", "delivery_date": 9}
-    return Listing(name, 2, 3, **{**fields, **changes}, onboard_date=onboard_ms)  # type: ignore[arg-type]
+from tests.historian.support import listing
+from tests.support.segments import segment
 
 
 def test_heaviest_goes_to_the_lightest_worker() -> None:

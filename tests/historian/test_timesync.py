@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from klshm.errors import ExchangeUnreachable
 from klshm.historian.timesync import ExchangeClock, Sample, TimeSync, next_second_30_ms
 from klshm.shm.view import read_clock
-
-from .support import segment
+from tests.support.segments import segment
 
 
 @given(

@@ -24,9 +24,9 @@ from klshm.historian.watch import MarketWatch, Mutes
 from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE
 from klshm.shm.rows import write_row
-
-from .support import Consumers, Simulator, make_role, segment, simulator
-from .test_symbols import listing
+from tests.historian.support import Consumers, listing, make_role
+from tests.support.exchange import Exchange, exchange
+from tests.support.segments import segment
 
 
 T0 = 1_790_000_000_000
@@ -107,7 +107,7 @@ def test_doubt_needs_two_seconds_behind_without_a_move(steps: list[tuple[bool, i
 class World:
     """A watch wired to the simulator, a table of its symbols and live bars that stand still."""
 
-    def __init__(self, made: Any, sim: Simulator) -> None:
+    def __init__(self, made: Any, sim: Exchange) -> None:
         self.made, self.sim = made, sim
         role = make_role(made, sim.rest_url)
         self.role = role
@@ -146,11 +146,11 @@ def with_world(
     monkeypatch.setattr(watch_module, "_MUTE_MS", 300)
     monkeypatch.setattr(watch_module, "_REFRESH_S", 0.05)
 
-    async def run(sim: Simulator) -> None:
+    async def run(sim: Exchange) -> None:
         with segment(tmp_path, monkeypatch) as made:
             await main(World(made, sim))
 
-    with simulator("--symbols", "4", "--rate", "80", *options) as sim:
+    with exchange("--symbols", "4", "--rate", "80", *options) as sim:
         asyncio.run(run(sim))
 
 

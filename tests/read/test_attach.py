@@ -21,8 +21,7 @@ from klshm.errors import (
 )
 from klshm.read.attach import check_platform, resolve_instance, running_instances
 from klshm.shm import layout as lay
-
-from .segments import Desk
+from tests.support.desk import Desk
 
 
 def test_a_named_engine_is_taken(make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +83,7 @@ def test_an_engine_that_never_beat_is_only_starting(desk: Desk) -> None:
 DYING = """
 import sys
 sys.path.insert(0, "tests")
-from read.segments import Desk
+from tests.support.desk import Desk
 desk = Desk("dying")
 desk.beat(4.0)
 print("ready", flush=True)

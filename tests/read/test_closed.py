@@ -15,8 +15,7 @@ import klshm
 from klshm.errors import EngineGone, UnknownInterval, UnknownSymbol, WaitTimeout
 from klshm.read import Bar
 from klshm.shm import layout as lay
-
-from .segments import MINUTE, START, Desk
+from tests.support.desk import MINUTE, START, Desk
 
 
 PROVISIONAL = lay.FLAG_PROVISIONAL

@@ -12,8 +12,7 @@ import klshm
 from klshm.errors import KlshmError
 from klshm.read import frames
 from klshm.shm import layout as lay
-
-from .segments import MINUTE, START, Desk
+from tests.support.desk import MINUTE, START, Desk
 
 
 NAMES = [

@@ -20,8 +20,7 @@ from klshm.errors import (
     WaitTimeout,
 )
 from klshm.shm import layout as lay
-
-from .segments import MINUTE, START, Desk
+from tests.support.desk import MINUTE, START, Desk
 
 
 def test_live_returns_the_newest_state_of_the_open_bar(desk: Desk) -> None:

@@ -12,8 +12,7 @@ import pytest
 import klshm
 from klshm.config import Config, DataConfig, StoreConfig
 from klshm.shm import layout as lay
-
-from .segments import MINUTE, START, Desk
+from tests.support.desk import MINUTE, START, Desk
 
 
 @pytest.fixture

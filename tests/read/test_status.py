@@ -13,8 +13,7 @@ from klshm.config import Config, DataConfig, ExchangeConfig
 from klshm.shm import counters
 from klshm.shm import layout as lay
 from klshm.shm.counters import index_of
-
-from .segments import START, Desk
+from tests.support.desk import START, Desk
 
 
 FORM: dict[str, Any] = {

@@ -14,8 +14,7 @@ import pytest
 
 import klshm
 from klshm.errors import InstanceNotFound
-
-from .segments import MINUTE, START, Desk
+from tests.support.desk import MINUTE, START, Desk
 
 
 pytestmark = pytest.mark.stress
@@ -27,7 +26,7 @@ WRITER = f"""
 import sys
 sys.path.insert(0, "tests")
 from klshm.shm import layout as lay
-from read.segments import MINUTE, START, Desk
+from tests.support.desk import MINUTE, START, Desk
 
 desk = Desk("stress", log_rows=16)
 for name in {SYMBOLS}:

@@ -16,7 +16,7 @@ import pytest
 from klshm.core.kernel import WAVES
 from klshm.run import kernels
 from klshm.shm.compile import COMPILED
-from tests.e2e.support import engine_processes
+from tests.support.processes import engine_processes
 
 
 KERNELS = Path(kernels.__file__).parents[1] / "core" / "kernel"

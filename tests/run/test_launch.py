@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support import engine_processes, is_alive, wait_for
-from tests.run.support import STARTED_S, launcher
+from tests.support.engine import STARTED_S, launcher
+from tests.support.processes import engine_processes, is_alive, wait_for
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]

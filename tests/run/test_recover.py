@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from klshm.run.early_stop import EarlyStop, StoppedEarly
 from klshm.run.recover import ASIDE, recover
 from klshm.shm import layout as lay
 from klshm.shm.segment import create_segment, instance_names, segment_path
-from tests.e2e.support import engine_processes
-from tests.historian.support import make_layout
+from tests.support.processes import engine_processes, exit_code, fork
+from tests.support.segments import make_layout
 
 
 @pytest.fixture(autouse=True)
@@ -98,19 +97,20 @@ def test_what_is_no_file_is_named_and_left(shared: Path, kind: str) -> None:
 
 def test_a_signal_ends_recovery_and_it_can_be_repeated(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, family = leave(), engine_processes(os.getpid())
-    early = EarlyStop()
+    early, launcher = EarlyStop(), os.getpid()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     early.install()
     try:
         # However far it is when the signal comes: either it was done, or the segment is still there.
-        threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with caplog.at_level(logging.INFO, "klshm"), pytest.raises(StoppedEarly):
+            killer = fork(lambda: (time.sleep(0.002), os.kill(launcher, signal.SIGTERM)))
             recover("left", shared / "data")
             while True:
                 time.sleep(1)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    assert exit_code(killer) == 0
     assert "stopping before the engine was up signal=SIGTERM" in caplog.text
     assert engine_processes(os.getpid()) == family  # the child is dead
     recover("left", shared / "data")

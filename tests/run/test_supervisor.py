@@ -14,8 +14,9 @@ import pytest
 from klshm.shm import layout as lay
 from klshm.shm.counters import LAUNCHER, Counters
 from klshm.shm.segment import Segment, open_segment
-from tests.e2e.support import Exchange, engine_processes, exchange, is_alive, wait_for
-from tests.run.support import STARTED_S, Launcher, launcher
+from tests.support.engine import Engine, addresses, launcher
+from tests.support.exchange import Exchange, exchange
+from tests.support.processes import engine_processes, is_alive, wait_for
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -28,14 +29,10 @@ def market() -> Iterator[Exchange]:
 
 
 @contextmanager
-def live(tmp_path: Path, market: Exchange, *options: str) -> Iterator[Launcher]:
+def live(tmp_path: Path, market: Exchange, *options: str) -> Iterator[Engine]:
     """Run a launcher against the simulator until its workers are live."""
-    addresses = (
-        *("--set", f"exchange.rest_url=http://127.0.0.1:{market.port}"),
-        *("--set", f"exchange.ws_url=ws://127.0.0.1:{market.port}"),
-    )
-    with launcher(tmp_path, *addresses, *options) as running:
-        wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
+    with launcher(tmp_path, *addresses(market.port), *options) as running:
+        running.wait_live()
         yield running
 
 

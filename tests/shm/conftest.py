@@ -11,8 +11,7 @@ import pytest
 
 from klshm.errors import SegmentError
 from klshm.shm.segment import Segment
-
-from .segments import make_segment
+from tests.shm.segments import make_segment
 
 
 @pytest.fixture(autouse=True)

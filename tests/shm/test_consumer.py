@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from klshm.shm.consumer import RingConsumer
 from klshm.shm.layout import ROW_WORDS
 from klshm.shm.ring import RingProducer, write_entry
-
-from .segments import bars
+from tests.shm.segments import bars
 
 
 CAPACITY = 16

@@ -13,8 +13,7 @@ import pytest
 
 from klshm.shm import futex
 from klshm.shm.segment import Segment, open_segment
-
-from .processes import exit_code, fork
+from tests.support.processes import exit_code, fork
 
 
 @pytest.fixture(params=["futex_waitv", "an old kernel"])

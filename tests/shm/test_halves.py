@@ -14,8 +14,7 @@ from klshm.shm.layout import ROW_WORDS
 from klshm.shm.rows import write_row
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView
-
-from .segments import Partition
+from tests.shm.segments import Partition
 
 
 ROWS = 6

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from klshm.errors import LayoutMismatch, SegmentDamaged
 from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE, NEED, SYMBOL, Layout
-
-from .segments import make_layout
+from tests.shm.segments import make_layout
 
 
 @st.composite

@@ -10,8 +10,7 @@ from klshm.shm.layout import KLINE, ROW_WORDS
 from klshm.shm.ring import RingProducer, adopt_entries, load_word, publish_tail, write_entry
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView
-
-from .segments import Partition, bars
+from tests.shm.segments import Partition, bars
 
 
 def test_an_entry_is_stamped_with_its_position() -> None:

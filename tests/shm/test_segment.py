@@ -42,9 +42,8 @@ from klshm.shm.segment import (
     shared_memory_directory,
     sweep_temporary_segments,
 )
-
-from .processes import exit_code, fork, forked, kill
-from .segments import make_layout
+from tests.shm.segments import make_layout
+from tests.support.processes import exit_code, fork, forked, kill
 
 
 _PR_SET_CHILD_SUBREAPER = 36

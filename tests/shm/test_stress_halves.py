@@ -17,10 +17,10 @@ from klshm.shm.halves import mark_all
 from klshm.shm.layout import ROW_WORDS
 from klshm.shm.segment import Segment
 from klshm.shm.view import Cut, PartitionView, take_cuts
-
-from .hammers import due, run_batches, write_live
-from .processes import forked, shown
-from .segments import Partition
+from tests.shm.hammers import due, run_batches, write_live
+from tests.shm.rounds import shown
+from tests.shm.segments import Partition
+from tests.support.processes import forked
 
 
 pytestmark = [

@@ -17,10 +17,10 @@ from klshm.shm.consumer import RingConsumer
 from klshm.shm.layout import KLINE, ROW_WORDS
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView
-
-from .hammers import produce
-from .processes import forked, shown
-from .segments import Partition
+from tests.shm.hammers import produce
+from tests.shm.rounds import shown
+from tests.shm.segments import Partition
+from tests.support.processes import forked
 
 
 pytestmark = [

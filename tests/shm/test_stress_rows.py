@@ -15,8 +15,7 @@ from klshm.shm.compile import COMPILED
 from klshm.shm.layout import ROW_WORDS
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView, SymbolTable, read_clock
-
-from .hammers import (
+from tests.shm.hammers import (
     BACK,
     BUSY,
     LAST_SEQUENCE,
@@ -29,8 +28,9 @@ from .hammers import (
     run_batches,
     watch_row,
 )
-from .processes import forked, shown
-from .segments import MINUTE, START, Partition
+from tests.shm.rounds import shown
+from tests.shm.segments import MINUTE, START, Partition
+from tests.support.processes import forked
 
 
 pytestmark = [

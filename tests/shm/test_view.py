@@ -23,9 +23,8 @@ from klshm.shm.view import (
     take_cuts,
     wait_for_tail,
 )
-
-from .processes import exit_code, fork
-from .segments import MINUTE, START, Partition, bars
+from tests.shm.segments import MINUTE, START, Partition, bars
+from tests.support.processes import exit_code, fork
 
 
 def put(partition: Partition, at: int, **fields: Any) -> None:

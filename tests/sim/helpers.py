@@ -1,12 +1,7 @@
-"""Shared pieces of the simulator's tests: recordings, a naive candle, a real server process."""
+"""Shared pieces of the simulator's tests: recordings, markets, a naive candle."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,10 +11,10 @@ from klshm.sim.bars import Fill
 from klshm.sim.events import AggEvent, Event, KlineEvent, TradeEvent
 from klshm.sim.market import Market, MarketOptions
 from klshm.sim.symbols import SymbolSpec, catalogue
+from tests.support.processes import PROJECT
 
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / ".." / "shared" / "data"
+DATA = PROJECT / ".." / "shared" / "data"
 #: Friday 2026-11-20 12:00:20 UTC.
 START_MS = 1_795_176_020_000
 
@@ -94,27 +89,3 @@ def naive(fills: list[Fill], price_decimals: int, quantity_decimals: int) -> tup
 def nine(row: list[object] | list[str]) -> tuple[Decimal, ...]:
     """Return the nine cells of a REST or archive row in the order of `naive`."""
     return tuple(Decimal(str(row[place])) for place in (1, 2, 3, 4, 5, 7, 8, 9, 10))
-
-
-@contextmanager
-def simulator(*arguments: str) -> Iterator[int]:
-    """Run the simulator as a process; yield its port; insist on an ordered end."""
-    command = [sys.executable, "-m", "klshm.sim", "--exit-with-parent", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stdout is not None and process.stderr is not None
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        ready = json.loads(line)
-        assert ready["event"] == "listening"
-        yield int(ready["port"])
-        process.terminate()
-        assert process.wait(10) == 0
-        assert process.stderr.read() == ""
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()

@@ -7,30 +7,30 @@ from typing import Any
 
 import pytest
 
-from .helpers import simulator
+from tests.support.exchange import exchange
 
 
 def test_ccxt() -> None:
     pro = pytest.importorskip("ccxt.pro", reason="ccxt is not installed")
 
     async def body(port: int) -> None:
-        exchange = pro.binanceusdm({"options": {"fetchMarkets": {"types": ["linear"]}, "fetchCurrencies": False}})
+        client = pro.binanceusdm({"options": {"fetchMarkets": {"types": ["linear"]}, "fetchCurrencies": False}})
         for key, path in (("fapiPublic", "v1"), ("fapiPublicV2", "v2"), ("fapiPublicV3", "v3")):
-            exchange.urls["api"][key] = f"http://127.0.0.1:{port}/fapi/{path}"
-        exchange.urls["api"]["ws"]["linear"] = f"ws://127.0.0.1:{port}/ws"
+            client.urls["api"][key] = f"http://127.0.0.1:{port}/fapi/{path}"
+        client.urls["api"]["ws"]["linear"] = f"ws://127.0.0.1:{port}/ws"
         try:
-            assert "BTC/USDT:USDT" in await exchange.load_markets()
-            assert len(await exchange.fetch_ohlcv("BTC/USDT:USDT", "1h", limit=5)) == 5
-            assert await exchange.watch_ohlcv("BTC/USDT:USDT", "1m")
-            assert await exchange.watch_trades("BTC/USDT:USDT")
-            assert await exchange.watch_trades("ETH/USDT:USDT", params={"name": "aggTrade"})
+            assert "BTC/USDT:USDT" in await client.load_markets()
+            assert len(await client.fetch_ohlcv("BTC/USDT:USDT", "1h", limit=5)) == 5
+            assert await client.watch_ohlcv("BTC/USDT:USDT", "1m")
+            assert await client.watch_trades("BTC/USDT:USDT")
+            assert await client.watch_trades("ETH/USDT:USDT", params={"name": "aggTrade"})
             with pytest.raises(Exception, match="-1121"):
-                await exchange.fapiPublicGetKlines({"symbol": "NOPE", "interval": "1m"})
+                await client.fapiPublicGetKlines({"symbol": "NOPE", "interval": "1m"})
         finally:
-            await exchange.close()
+            await client.close()
 
-    with simulator("--symbols", "5") as port:
-        asyncio.run(body(port))
+    with exchange("--symbols", "5") as market:
+        asyncio.run(body(market.port))
 
 
 def test_python_binance() -> None:
@@ -53,8 +53,8 @@ def test_python_binance() -> None:
         finally:
             await client.close_connection()
 
-    with simulator("--symbols", "5") as port:
-        asyncio.run(body(port))
+    with exchange("--symbols", "5") as market:
+        asyncio.run(body(market.port))
 
 
 def test_official_sdk() -> None:
@@ -75,12 +75,12 @@ def test_official_sdk() -> None:
             kinds.add(await seen.get())
         await streams.close_connection(close_session=True)
 
-    with simulator("--symbols", "5") as port:
+    with exchange("--symbols", "5") as market:
         client = sdk.DerivativesTradingUsdsFutures(
             config_rest_api=configuration.ConfigurationRestAPI(
-                api_key="", api_secret="", base_path=f"http://127.0.0.1:{port}"
+                api_key="", api_secret="", base_path=market.rest_url
             ),
-            config_ws_streams=configuration.ConfigurationWebSocketStreams(stream_url=f"ws://127.0.0.1:{port}"),
+            config_ws_streams=configuration.ConfigurationWebSocketStreams(stream_url=f"ws://127.0.0.1:{market.port}"),
         )
         rest = client.rest_api
         assert len(rest.kline_candlestick_data(symbol="BTCUSDT", interval="1m", limit=3).data()) == 3

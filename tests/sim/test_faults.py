@@ -5,8 +5,7 @@ import pytest
 from klshm.sim.events import AggEvent, Event, KlineEvent
 from klshm.sim.faults import SCHEDULES, Faults, UnknownFault, schedule_start_ms
 from klshm.sim.server import Settings, Simulator
-
-from .helpers import START_MS, run
+from tests.sim.helpers import START_MS, run
 
 
 def events() -> list[Event]:

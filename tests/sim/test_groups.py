@@ -7,8 +7,7 @@ from klshm.sim.bars import Fill
 from klshm.sim.groups import WINDOW_MS, Group, Grouper
 from klshm.sim.intervals import MINUTE_MS
 from klshm.sim.market import MarketOptions
-
-from .helpers import aggs_of, run, trades_of
+from tests.sim.helpers import aggs_of, run, trades_of
 
 
 @st.composite

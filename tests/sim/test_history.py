@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from klshm.sim.bars import fold
 from klshm.sim.history import BlockCache, History
 from klshm.sim.intervals import DAY_MS, INTERVALS, MINUTE_MS, next_open_ms, open_ms
-
-from .helpers import START_MS, specs
+from tests.sim.helpers import START_MS, specs
 
 
 LISTED = [spec for spec in specs(16, 100.0) if spec.status == "TRADING"]

@@ -4,8 +4,7 @@ import asyncio
 from typing import Any, cast
 
 from klshm.sim.hub import QUEUE_LIMIT_BYTES, Hub
-
-from .helpers import START_MS, run
+from tests.sim.helpers import START_MS, run
 
 
 class FakeTransport:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import sys
 
-from .helpers import ROOT
+from tests.support.processes import PROJECT
 
 
 ALLOWED = {"aiohttp", "numpy", "orjson", "uvloop"}
 
 
 def test_imports_nothing_of_the_engine() -> None:
-    for path in sorted((ROOT / "klshm" / "sim").glob("**/*.py")):
+    for path in sorted((PROJECT / "klshm" / "sim").glob("**/*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -27,5 +27,5 @@ def test_imports_nothing_of_the_engine() -> None:
 
 
 def test_modules_are_small() -> None:
-    for path in (ROOT / "klshm" / "sim").glob("**/*.py"):
+    for path in (PROJECT / "klshm" / "sim").glob("**/*.py"):
         assert len(path.read_text().splitlines()) <= 300, path.name

@@ -8,8 +8,7 @@ from klshm.sim.bars import Fill, fold
 from klshm.sim.frames import kline_row
 from klshm.sim.intervals import INTERVALS, MINUTE_MS, next_open_ms, open_ms
 from klshm.sim.market import LATE_FINAL_MS, Market, MarketOptions
-
-from .helpers import START_MS, aggs_of, frames_of, naive, nine, run, specs, trades_of
+from tests.sim.helpers import START_MS, aggs_of, frames_of, naive, nine, run, specs, trades_of
 
 
 def test_same_seed_same_market_whatever_the_steps() -> None:

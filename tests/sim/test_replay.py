@@ -18,8 +18,7 @@ from klshm.sim.intervals import MINUTE_MS
 from klshm.sim.market import MarketOptions
 from klshm.sim.replay import ReplayError, load
 from klshm.sim.server import Settings, Simulator
-
-from .helpers import aggs_of, data, frames_of, naive, nine, trades_of
+from tests.sim.helpers import aggs_of, data, frames_of, naive, nine, trades_of
 
 
 def replay(*paths: Path, options: MarketOptions | None = None) -> Simulator:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -20,14 +19,14 @@ import aiohttp
 import pytest
 
 from klshm.sim.intervals import DAY_MS, INTERVALS, MINUTE_MS, next_open_ms
-
-from .helpers import ROOT, simulator
+from tests.support.exchange import exchange
+from tests.support.processes import PROJECT, is_alive, wait_for
 
 
 @pytest.fixture(scope="module")
 def port() -> Any:
-    with simulator("--symbols", "16", "--rate", "200", "--start-at", "2026-11-22T23:59:50Z") as number:
-        yield number
+    with exchange("--symbols", "16", "--rate", "200", "--start-at", "2026-11-22T23:59:50Z") as market:
+        yield market.port
 
 
 Session = aiohttp.ClientSession
@@ -294,8 +293,8 @@ def test_refused_handshakes_and_a_clock_step() -> None:
         async with session.get("/dapi/v1/ping") as response:
             assert response.status == 200 and "X-MBX-USED-WEIGHT-1M" in response.headers
 
-    with simulator("--symbols", "1", "--rate", "10") as number:
-        client(number, body)
+    with exchange("--symbols", "1", "--rate", "10") as market:
+        client(market.port, body)
 
 
 def test_freeze_holds_everything_back_then_sends_it() -> None:
@@ -306,8 +305,8 @@ def test_freeze_holds_everything_back_then_sends_it() -> None:
             ids = [first["a"]] + [(await ws.receive_json())["a"] for _ in range(60)]
             assert ids == list(range(first["a"], first["a"] + 61))
 
-    with simulator("--symbols", "1", "--rate", "100") as number:
-        client(number, body)
+    with exchange("--symbols", "1", "--rate", "100") as market:
+        client(market.port, body)
 
 
 def test_ping_and_pong_deadline() -> None:
@@ -323,8 +322,8 @@ def test_ping_and_pong_deadline() -> None:
             assert message.type == aiohttp.WSMsgType.CLOSE and aiohttp.WSMsgType.PONG in kinds
             assert aiohttp.WSMsgType.PING in kinds
 
-    with simulator("--symbols", "1", "--time-factor", "0.005") as number:
-        client(number, body)
+    with exchange("--symbols", "1", "--time-factor", "0.005") as market:
+        client(market.port, body)
 
 
 def test_weights_are_enforced() -> None:
@@ -334,13 +333,13 @@ def test_weights_are_enforced() -> None:
         async with session.get("/fapi/v1/ping") as response:
             assert int(response.headers["Retry-After"]) > 0
 
-    with simulator("--symbols", "1", "--weight-limit", "20", "--start-at", "2026-11-22T23:59:01Z") as number:
-        client(number, body)
+    with exchange("--symbols", "1", "--weight-limit", "20", "--start-at", "2026-11-22T23:59:01Z") as market:
+        client(market.port, body)
 
 
 def test_quick_end_and_one_ready_line() -> None:
     command = [sys.executable, "-m", "klshm.sim", "--symbols", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
     assert process.stdout is not None
     ready = json.loads(process.stdout.readline())
     assert set(ready) == {"event", "port", "start_ms", "symbols"} and ready["symbols"] == 1
@@ -365,7 +364,7 @@ def test_quick_end_and_one_ready_line() -> None:
 )
 def test_bad_arguments(arguments: list[str], code: int, message: str) -> None:
     command = [sys.executable, "-m", "klshm.sim", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
     assert done.returncode == code and message in done.stderr and done.stdout == ""
     assert "Traceback" not in done.stderr
 
@@ -375,7 +374,7 @@ def test_port_in_use() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         command = [sys.executable, "-m", "klshm.sim", "--port", str(taken.getsockname()[1]), "--symbols", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
     assert done.returncode == 1 and "cannot listen on 127.0.0.1" in done.stderr and "--port 0" in done.stderr
 
 
@@ -386,17 +385,6 @@ def test_exits_with_its_parent(tmp_path: Path) -> None:
         " stdout=subprocess.PIPE, text=True)\n"
         "p.stdout.readline()\nprint(p.pid, flush=True)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, check=True)
     pid = int(done.stdout)
-    deadline = time.monotonic() + 20
-    while _alive(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
+    wait_for(lambda: not is_alive(pid), 60)

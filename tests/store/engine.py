@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from klshm.shm.ring import RingProducer
 from klshm.shm.rows import write_row
 from klshm.shm.segment import Segment, create_segment
 from klshm.store.persister import serve
+from tests.support.processes import fork
 
 
 MINUTE = 60_000
@@ -175,17 +172,3 @@ class Engine:
         """Start a persister in a process of its own; return its pid and its role."""
         role = self.role()
         return fork(lambda: serve(role)), role
-
-
-def fork(work: Callable[[], object]) -> int:
-    """Do work in a child process that ends with it, or with the test; return its pid."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the test
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return pid

@@ -16,7 +16,8 @@ from klshm.shm import layout as lay
 from klshm.store import names
 from klshm.store.archive_reader import ArchiveReader
 from klshm.store.persister import ALARM_JOURNAL, serve
-from tests.store.engine import MINUTE, START, Engine, bars, fork
+from tests.store.engine import MINUTE, START, Engine, bars
+from tests.support.processes import fork
 
 
 pytestmark = pytest.mark.fault

@@ -18,7 +18,8 @@ from klshm.store import names
 from klshm.store.archive_reader import ArchiveReader
 from klshm.store.journal import Journal
 from klshm.store.recovery import drain_segment, load_latest
-from tests.store.engine import MINUTE, START, Engine, bars, fork
+from tests.store.engine import MINUTE, START, Engine, bars
+from tests.support.processes import fork
 
 
 pytestmark = pytest.mark.fault

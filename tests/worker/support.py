@@ -21,6 +21,7 @@ from klshm.worker.process import Worker
 
 
 MINUTE_MS = 60_000
+NOW_MS = 1_795_176_020_000
 _MOST_S = 100.0
 _PATIENCE_S = 60.0
 
@@ -38,6 +39,11 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 def listing(symbol: str, **more: Any) -> Listing:
     return Listing(symbol, 2, 3, "TRADING", symbol, "PERPETUAL", "USDT", **more)
+
+
+def trade(symbol: str = "BTCUSDT", **changes: Any) -> dict[str, Any]:
+    data = {"e": "aggTrade", "E": NOW_MS, "s": symbol, "a": 5, "p": "1.5", "q": "2", "f": 7, "l": 9, "T": NOW_MS}
+    return {"stream": "x@aggTrade", "data": {**data, "m": True, **changes}}
 
 
 def add(segment: Segment, *symbols: str) -> list[Entry]:

@@ -14,16 +14,8 @@ from klshm.exchange.models import stream_symbol
 from klshm.shm.counters import WORKER, Counters
 from klshm.shm.segment import Segment
 from klshm.worker.intake import Intake
-from tests.exchange.servers import StreamServer, stream_server
-from tests.worker.support import run
-
-
-NOW_MS = 1_795_176_020_000
-
-
-def trade(symbol: str = "BTCUSDT", **changes: Any) -> dict[str, Any]:
-    data = {"e": "aggTrade", "E": NOW_MS, "s": symbol, "a": 5, "p": "1.5", "q": "2", "f": 7, "l": 9, "T": NOW_MS}
-    return {"stream": "x@aggTrade", "data": {**data, "m": True, **changes}}
+from tests.support.servers import StreamServer, stream_server
+from tests.worker.support import NOW_MS, run, trade
 
 
 class Owner:

@@ -9,7 +9,7 @@ import pytest
 
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
 from klshm.worker.link import Link
-from tests.historian.support import simulator
+from tests.support.exchange import exchange
 
 
 STREAMS = [f"{name}@aggTrade" for name in ("btcusdt", "ethusdt", "solusdt")]
@@ -64,8 +64,8 @@ def test_two_hand_overs_under_load_miss_no_trade() -> None:
         await desk.link.close()
         return desk
 
-    with simulator("--symbols", "6", "--rate", "300") as exchange:
-        desk = asyncio.run(scenario(exchange.port))
+    with exchange("--symbols", "6", "--rate", "300") as market:
+        desk = asyncio.run(scenario(market.port))
     seen = desk.ids()
     assert desk.lost == []
     assert sorted(set(seen)) == list(range(min(seen), max(seen) + 1)), "an aggregate trade was missed"
@@ -86,7 +86,7 @@ def test_a_lost_connection_is_reported_once_and_comes_back() -> None:
         await desk.link.close()
         return desk
 
-    with simulator("--symbols", "6", "--rate", "300") as exchange:
-        desk = asyncio.run(scenario(exchange.port, lambda: exchange.fault(name="close")))
+    with exchange("--symbols", "6", "--rate", "300") as market:
+        desk = asyncio.run(scenario(market.port, lambda: market.fault(name="close")))
     assert len(desk.lost) == 1
     assert desk.events == ["connect", "disconnect", "connect"]

@@ -19,10 +19,9 @@ from klshm.role import Role
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView, SymbolTable
-from tests.exchange.servers import stream_server
-from tests.historian.support import Simulator, simulator
-from tests.worker.support import MINUTE_MS, Running, add, give_clock, role_of, run, running
-from tests.worker.test_intake import trade
+from tests.support.exchange import Exchange, exchange
+from tests.support.servers import stream_server
+from tests.worker.support import MINUTE_MS, Running, add, give_clock, role_of, run, running, trade
 
 
 pytestmark = [pytest.mark.timeout(120)]
@@ -41,7 +40,7 @@ async def historian(role: Role) -> AsyncIterator[Historian]:
             await task
 
 
-def fault(market: Simulator, **parameters: Any) -> Any:
+def fault(market: Exchange, **parameters: Any) -> Any:
     """Make a fault without blocking the loop, so that the worker goes on."""
     return asyncio.to_thread(market.fault, **parameters)
 
@@ -53,7 +52,7 @@ async def traded(at: Running, more: int = 20) -> None:
 
 
 def test_a_worker_serves_and_comes_back_after_a_lost_connection(made: Segment) -> None:
-    async def main(market: Simulator) -> None:
+    async def main(market: Exchange) -> None:
         role = role_of(made, market.port)
         async with running(role) as at, historian(role):
             await at.until(lambda: at.state == "live")
@@ -69,12 +68,12 @@ def test_a_worker_serves_and_comes_back_after_a_lost_connection(made: Segment) -
         assert at.counters.get("decode_errors_total") == 0
         assert at.counters.get("refused_total") == 0
 
-    with simulator("--symbols", "4", "--rate", "300") as market:
+    with exchange("--symbols", "4", "--rate", "300") as market:
         run(main(market))
 
 
 def test_symbols_are_listed_and_delisted_while_it_runs(made: Segment) -> None:
-    async def main(market: Simulator) -> None:
+    async def main(market: Exchange) -> None:
         role, table = role_of(made, market.port), SymbolTable(made)
         view = PartitionView(made, 0)
         async with running(role) as at, historian(role) as serving:
@@ -99,7 +98,7 @@ def test_symbols_are_listed_and_delisted_while_it_runs(made: Segment) -> None:
             assert int(view.live_row(local, 0)["trade_count"]) >= 0  # its rows stay
             await traded(at)
 
-    with simulator("--symbols", "4", "--rate", "100") as market:
+    with exchange("--symbols", "4", "--rate", "100") as market:
         run(main(market))
 
 
@@ -169,7 +168,7 @@ def test_hostile_events_are_refused_and_the_worker_goes_on(made: Segment) -> Non
 
 
 def test_busy_polling_serves_and_stops(made: Segment) -> None:
-    async def main(market: Simulator) -> None:
+    async def main(market: Exchange) -> None:
         role = role_of(made, market.port, busy_poll=True)
         async with running(role) as at, historian(role):
             await at.until(lambda: at.state == "live")
@@ -181,12 +180,12 @@ def test_busy_polling_serves_and_stops(made: Segment) -> None:
         await asyncio.sleep(0.05)
         assert at.worker._turns <= turns + 1  # and no more once it has ended
 
-    with simulator("--symbols", "2", "--rate", "200") as market:
+    with exchange("--symbols", "2", "--rate", "200") as market:
         run(main(market))
 
 
 def test_the_loop_turns_while_the_exchange_stands_still(made: Segment) -> None:
-    async def main(market: Simulator) -> None:
+    async def main(market: Exchange) -> None:
         role = role_of(made, market.port)
         async with running(role) as at, historian(role):
             await at.until(lambda: at.state == "live")
@@ -203,7 +202,7 @@ def test_the_loop_turns_while_the_exchange_stands_still(made: Segment) -> None:
                 os.kill(market.process.pid, signal.SIGCONT)
             await traded(at)
 
-    with simulator("--symbols", "2", "--rate", "200") as market:
+    with exchange("--symbols", "2", "--rate", "200") as market:
         run(main(market))
 
 

@@ -1,17 +1,22 @@
-"""A launcher as a process, in shared memory and directories of its own."""
+"""The engine: a launcher as a process, in shared memory and directories of its own."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tests.support.exchange import Exchange
+from tests.support.processes import PROJECT, wait_for
 
 
-PROJECT = Path(__file__).resolve().parents[2]
 STARTED_S = 240.0
 """A start with a cold cache compiles; on a busy machine that takes minutes."""
 
@@ -34,6 +39,14 @@ def command(tmp_path: Path, *options: str) -> list[str]:
     ]
 
 
+def addresses(port: int) -> tuple[str, ...]:
+    """Return the options that lead a launcher to an exchange on this machine."""
+    return (
+        *("--set", f"exchange.rest_url=http://127.0.0.1:{port}"),
+        *("--set", f"exchange.ws_url=ws://127.0.0.1:{port}"),
+    )
+
+
 def refused(tmp_path: Path, *options: str, own: bool = False, **more: str) -> tuple[int, str]:
     """Run a launcher that does not start; return its exit code and the one line that it says.
 
@@ -49,7 +62,6 @@ def refused(tmp_path: Path, *options: str, own: bool = False, **more: str) -> tu
         text=True,
         cwd=PROJECT,
         env=environment(tmp_path, **more),
-        timeout=60,
     )
     assert done.stdout == ""
     lines = done.stderr.splitlines()
@@ -58,22 +70,46 @@ def refused(tmp_path: Path, *options: str, own: bool = False, **more: str) -> tu
     return done.returncode, lines[0]
 
 
-class Launcher:
+class Engine:
     """A running launcher."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, shared: Path) -> None:
+    def __init__(
+        self, instance: str, directory: Path, process: subprocess.Popen[bytes], log: Path, environment: dict[str, str]
+    ) -> None:
+        self.instance = instance
+        self.archive = directory / instance / "klines.db"
         self.process = process
-        self.shared = shared
+        self.environment = environment
+        self.shared = Path(environment["KLSHM_SHM_DIRECTORY"])
         self._log = log
 
     def text(self) -> str:
         """Return what it has said so far."""
         return self._log.read_text()
 
+    def wait_live(self) -> None:
+        """Wait until it says that all workers are live."""
+        wait_for(lambda: " is live:" in self.text() or self.process.poll() is not None, STARTED_S, self.text)
+        assert self.process.poll() is None, self.text()
+
+    def klshm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `klshm` on this engine."""
+        line = [sys.executable, "-m", "klshm", *arguments, "--instance", self.instance]
+        return subprocess.run(line, capture_output=True, text=True, cwd=PROJECT, env=self.environment)
+
+    def status(self) -> dict[str, Any]:
+        """Return `klshm status --json`, nothing where it cannot be had yet."""
+        done = self.klshm("status", "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
     def end(self, number: int = signal.SIGINT) -> int:
         """Send a signal, wait for the end and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait()
+
+    def stop(self) -> int:
+        """Stop it in order and return its exit code."""
+        return self.end(signal.SIGTERM)
 
     def left(self) -> list[str]:
         """Return the names in its shared memory."""
@@ -81,22 +117,25 @@ class Launcher:
 
 
 @contextmanager
-def launcher(tmp_path: Path, *options: str, closed_output: bool = False, **more: str) -> Iterator[Launcher]:
-    """Run a launcher.
+def launcher(
+    tmp_path: Path, *options: str, instance: str = "demo", closed_output: bool = False, **more: str
+) -> Iterator[Engine]:
+    """Run a launcher until the block is left.
 
     Args:
         tmp_path: The test's directory.
         options: Command line, after the usual one.
+        instance: The engine's name.
         closed_output: Whether nobody reads its standard output.
         more: Further environment variables.
     """
     variables = environment(tmp_path, **more)
-    log = tmp_path / "launcher.log"
+    log = tmp_path / f"{instance}.log"
     reading, writing = os.pipe()
     os.close(reading)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(tmp_path, *options),
+            command(tmp_path, "--instance", instance, *options),
             stdout=writing if closed_output else output,
             stderr=output,
             cwd=PROJECT,
@@ -104,8 +143,19 @@ def launcher(tmp_path: Path, *options: str, closed_output: bool = False, **more:
         )
         os.close(writing)
         try:
-            yield Launcher(process, log, Path(variables["KLSHM_SHM_DIRECTORY"]))
+            yield Engine(instance, tmp_path / "data", process, log, variables)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def engine(tmp_path: Path, market: Exchange, instance: str, *options: str) -> Iterator[Engine]:
+    """Run a launcher against a simulator, its segment in real shared memory, where it must leave nothing behind."""
+    with tempfile.TemporaryDirectory(prefix="klshm-test-", dir="/dev/shm") as shared:
+        arguments = (*addresses(market.port), *options)
+        with launcher(tmp_path, *arguments, instance=instance, KLSHM_SHM_DIRECTORY=shared) as running:
+            yield running
+        if running.process.returncode >= 0:
+            assert running.left() == []
