@@ -4,9 +4,11 @@ The first pass gives every symbol, busiest first, what its open bars are folded 
 (they cover the open 4h) and 99 rows of each higher interval. Only then does any symbol get the
 configured depth. 499 rows cost least weight per row, 99 the least weight at all.
 
-Rows go to the worker (what its history can hold) and to the persister (all). Rows that are in
-the worker's history already, after a restart of this process, are not asked for again. A bar of a
-higher interval that was read too young to be final is read once more: workers ask for minutes only.
+Rows go to the worker (what its history can hold) and to the persister (all). Rows that the
+worker's history holds (after a restart of this process) or that the archive holds confirmed (after
+one of the engine) are not asked for; after a gap that the first 499 minutes cover, the bars above
+them are folded from these. A bar of a higher interval that was read too young to be final is read
+once more: workers ask for minutes only.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -24,11 +25,13 @@ from klshm import intervals
 from klshm.config import HistorianConfig
 from klshm.errors import BadMessage, ExchangeError, ExchangeRefused, IpBanned
 from klshm.exchange.governor import Priority
+from klshm.historian.archived import Archived
 from klshm.historian.health import Health
 from klshm.historian.inbox import Outlet, command
 from klshm.historian.rows import CONFIRM_AGE_MS
 from klshm.historian.source import RowSource
 from klshm.historian.symbols import Entry
+from klshm.historian.tally import Tally
 from klshm.historian.tasks import Task, first_pass_order, first_pass_rows, missing_range, pages
 from klshm.intervals import MINUTE_MS
 from klshm.shm import layout as lay
@@ -43,7 +46,8 @@ Rows = np.ndarray[Any, Any]
 _log = logging.getLogger(__name__)
 
 _TRIES: Final = 8
-_PROGRESS_S: Final = 15.0
+_FOLD_S: Final = 5.0
+"""After so long the worker has folded what it could of the minutes it was sent; else the exchange is asked."""
 _DEFAULT_DEPTH: Final = 1000
 _LAST_MINUTES: Final = 30
 _LAST_ROWS: Final = 2
@@ -60,6 +64,7 @@ class Backfill:
         log: Outlet to the persister.
         health: Told failures; its counters are kept.
         now_ms: Returns the exchange's time, UTC ms.
+        archived: What earlier runs have stored.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Backfill:
         log: Outlet,
         health: Health,
         now_ms: Callable[[], int],
+        archived: Archived,
     ) -> None:
         layout = segment.layout
         self._layout = layout
@@ -79,18 +85,14 @@ class Backfill:
         self._inboxes = inboxes
         self._log = log
         self._health = health
-        self._counters = health.counters
         self._now_ms = now_ms
+        self._archived = archived
+        self._tally = Tally(health.counters)
         self._names = [intervals.name_of(code) for code in layout.interval_codes]
         self._views = [PartitionView(segment, worker) for worker in range(layout.workers)]
         self._queue: asyncio.PriorityQueue[Task] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
         self._removed: set[int] = set()
-        self._open = 0
-        self._rows = 0
-        self._failed = 0
-        self._done = 0
-        self._began_s = 0.0
 
     # Called by the listings
 
@@ -120,12 +122,12 @@ class Backfill:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._config.concurrency):
                 group.create_task(self._work())
-            group.create_task(self._report())
+            group.create_task(self._tally.report())
 
     @property
     def idle(self) -> bool:
         """Whether everything asked for has been fetched or given up."""
-        return self._open == 0
+        return self._tally.open == 0
 
     async def _work(self) -> None:
         while True:
@@ -138,7 +140,7 @@ class Backfill:
                 _log.exception("backfill failed symbol=%s", task.entry.name)
                 self._give_up(task)
             else:
-                self._close(task, failed=False)
+                self._tally.closed(task.entry.name, failed=False)
 
     async def _do(self, task: Task) -> None:
         if task.stage == 2 and task.interval is not None:
@@ -148,7 +150,7 @@ class Backfill:
         elif task.interval is None:
             await self._first_pass(task)
         elif task.again is not None:
-            await self._fetch(task.entry, task.interval, *task.again, again=True)
+            await self._fetch_missing(task.entry, task.interval, *task.again, again=True)
         else:
             await self._depth(task, task.interval)
 
@@ -158,8 +160,19 @@ class Backfill:
             name = self._names[index]
             last_ms = self._last_open_ms(name)
             first_ms = last_ms - (min(first_pass_rows(name), self._depth_of(name)) - 1) * intervals.length_ms(name)
-            await self._fetch(entry, index, first_ms, last_ms)
+            missing = await self._missing(entry, index, first_ms, last_ms)
+            if missing is not None and index and first_ms < missing[0] and self._is_folded(missing[0]):
+                self._put(Task(1, task.rank, next(self._numbers), entry, index, missing), _FOLD_S)
+            elif missing is not None:
+                await self._fetch(entry, index, *missing)
         self._first_pass_ended(task)
+
+    def _is_folded(self, first_ms: int) -> bool:
+        """Return whether the minutes that the first pass asks for reach back to a time.
+
+        A higher bar that ended after the last one stored is then folded from them by the worker.
+        """
+        return first_ms > self._last_open_ms("1m") - (first_pass_rows("1m") - 1) * MINUTE_MS
 
     def _first_pass_ended(self, task: Task) -> None:
         self._say_done(task)
@@ -173,7 +186,7 @@ class Backfill:
         for first_ms, last_ms in pages(
             self._last_open_ms(name), length_ms, first_pass_rows(name), self._depth_of(name)
         ):
-            await self._fetch(task.entry, index, first_ms, last_ms)
+            await self._fetch_missing(task.entry, index, first_ms, last_ms)
 
     async def _last_rows(self, entry: Entry, index: int) -> None:
         """Fetch what a symbol's series ended with, for the archive alone."""
@@ -182,7 +195,8 @@ class Backfill:
         first_ms = last_ms - (count - 1) * intervals.length_ms(name)
         await self._store(await self._source.fetch(entry, name, first_ms, last_ms, Priority.BACKFILL))
 
-    async def _fetch(self, entry: Entry, index: int, first_ms: int, last_ms: int, *, again: bool = False) -> None:
+    async def _missing(self, entry: Entry, index: int, first_ms: int, last_ms: int) -> tuple[int, int] | None:
+        """Return the smallest range that neither the worker's history nor the archive holds; hand over the latter's."""
         name = self._names[index]
         length_ms = intervals.length_ms(name)
         origin_ms = self._source.origin_ms(entry)
@@ -191,25 +205,43 @@ class Backfill:
         held = self._views[entry.worker].history(entry.local_slot, index, first_ms, last_ms)
         # A bar that was read young, and is not the worker's own fold, waits to be read again.
         held = held[(held["state"] == lay.STATE_CONFIRMED) | (held["flags"] & lay.FLAG_DERIVED != 0)]
-        wanted = missing_range(held["open_time"].tolist(), first_ms, last_ms, length_ms)
-        if wanted is None:
-            return
-        rows = await self._source.fetch(entry, name, *wanted, Priority.BACKFILL)
-        # A series' history is a ring by time: an older row would overwrite a newer one.
-        oldest_held_ms = self._last_open_ms(name) - (self._layout.history_rows[index] - 3) * length_ms
-        await self._inboxes[entry.worker].bulk(rows[rows["open_time"] >= oldest_held_ms])
+        missing = missing_range(held["open_time"].tolist(), first_ms, last_ms, length_ms)
+        if missing is None:
+            return None
+        known = await self._archived.confirmed(entry, name, *missing, self._now_ms())
+        self._tally.known(len(known))
+        await self._to_worker(entry, index, known)
+        times = held["open_time"].tolist() + known["open_time"].tolist()
+        return missing_range(times, first_ms, last_ms, length_ms)
+
+    async def _fetch_missing(
+        self, entry: Entry, index: int, first_ms: int, last_ms: int, *, again: bool = False
+    ) -> None:
+        missing = await self._missing(entry, index, first_ms, last_ms)
+        if missing is not None:
+            await self._fetch(entry, index, *missing, again=again)
+
+    async def _fetch(self, entry: Entry, index: int, first_ms: int, last_ms: int, *, again: bool = False) -> None:
+        name = self._names[index]
+        rows = await self._source.fetch(entry, name, first_ms, last_ms, Priority.BACKFILL)
+        await self._to_worker(entry, index, rows)
         await self._store(rows)
         young = rows[rows["state"] != lay.STATE_CONFIRMED]["open_time"]
         if index and len(young) and not again:
             span = int(young[0]), int(young[-1])
-            final_ms = span[1] + length_ms + CONFIRM_AGE_MS
+            final_ms = span[1] + intervals.length_ms(name) + CONFIRM_AGE_MS
             pause_s = max(0.0, (final_ms - self._now_ms()) / 1000)
             self._put(Task(1, 0, next(self._numbers), entry, index, span), pause_s)
 
+    async def _to_worker(self, entry: Entry, index: int, rows: Rows) -> None:
+        # A series' history is a ring by time: an older row would overwrite a newer one.
+        length_ms = intervals.length_ms(self._names[index])
+        oldest_held_ms = self._last_open_ms(self._names[index]) - (self._layout.history_rows[index] - 3) * length_ms
+        await self._inboxes[entry.worker].bulk(rows[rows["open_time"] >= oldest_held_ms])
+
     async def _store(self, rows: Rows) -> None:
         await self._log.bulk(rows)
-        self._rows += len(rows)
-        self._counters.add("backfill_rows_total", len(rows))
+        self._tally.fetched(len(rows))
 
     # Bookkeeping
 
@@ -222,10 +254,7 @@ class Backfill:
         return intervals.open_time_of(name, self._now_ms()) - intervals.length_ms(name)
 
     def _put(self, task: Task, pause_s: float = 0.0) -> None:
-        if self._open == 0:
-            self._began_s, self._rows, self._done, self._failed = time.monotonic(), 0, 0, 0
-        self._open += 1
-        self._counters.add("backfill_tasks")
+        self._tally.opened()
         if pause_s:
             asyncio.get_running_loop().call_later(pause_s, self._queue.put_nowait, task)
         else:
@@ -252,34 +281,9 @@ class Backfill:
 
     def _give_up(self, task: Task) -> None:
         self._say_done(task)
-        self._close(task, failed=True)
+        self._tally.closed(task.entry.name, failed=True)
 
     def _say_done(self, task: Task) -> None:
         """Tell the worker, once the first pass is over, that no more of it will come."""
         if task.interval is None:
             self._inboxes[task.entry.worker].append(command(lay.COMMAND_HISTORY_DONE, task.entry.slot))
-
-    def _close(self, task: Task, *, failed: bool) -> None:
-        self._open -= 1
-        self._done += not failed
-        self._failed += failed
-        self._counters.add("backfill_failed" if failed else "backfill_done")
-        if self._open == 0:
-            _log.info(
-                "backfill finished tasks=%d failed=%d rows=%d duration_s=%.0f",
-                self._done + self._failed,
-                self._failed,
-                self._rows,
-                time.monotonic() - self._began_s,
-            )
-
-    async def _report(self) -> None:
-        """Say now and then how far it is and how long it may take; the request weight sets the pace."""
-        while True:
-            await asyncio.sleep(_PROGRESS_S)
-            ended = self._done + self._failed
-            if self._open and ended:
-                eta_s = (time.monotonic() - self._began_s) / ended * self._open
-                _log.info(
-                    "backfill under way tasks=%d of=%d rows=%d eta_s=%.0f", ended, ended + self._open, self._rows, eta_s
-                )

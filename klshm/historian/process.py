@@ -17,6 +17,7 @@ from klshm.exchange.backoff import Backoff
 from klshm.exchange.budget import StateFile, default_state_path
 from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.rest import RestClient
+from klshm.historian.archived import Archived
 from klshm.historian.backfill import Backfill
 from klshm.historian.health import Health
 from klshm.historian.inbox import historian_log, worker_inbox
@@ -28,6 +29,7 @@ from klshm.historian.timesync import ExchangeClock, TimeSync, next_second_30_ms
 from klshm.historian.watch import MarketWatch
 from klshm.role import Role
 from klshm.shm import layout as lay
+from klshm.store.names import archive_path, data_directory
 
 
 __all__ = ["Historian", "serve"]
@@ -82,7 +84,10 @@ class Historian:
         self.log = historian_log(segment)
         self.book = SymbolBook(segment)
         source = RowSource(self.client, self.inboxes, self.health, now_ms)
-        self.backfill = Backfill(segment, config.historian, source, self.inboxes, self.log, self.health, now_ms)
+        self.archived = Archived(archive_path(data_directory(config)))
+        self.backfill = Backfill(
+            segment, config.historian, source, self.inboxes, self.log, self.health, now_ms, self.archived
+        )
         self.needs = Needs(
             segment, self.book, source, self.inboxes, self.health, self.governor, now_ms, concurrency=repairs
         )
@@ -113,6 +118,7 @@ class Historian:
 
     async def __aexit__(self, *error: object) -> None:
         await self.client.__aexit__(None, None, None)
+        self.archived.close()
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Serve until `stopped` is set, then hand over what is queued and return."""

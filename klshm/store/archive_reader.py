@@ -12,7 +12,7 @@ import numpy as np
 
 from klshm.errors import ArchiveError
 from klshm.intervals import code_of
-from klshm.shm.layout import KLINE
+from klshm.shm.layout import KLINE, STATE_CONFIRMED
 from klshm.store import names, rows, schema
 
 
@@ -109,6 +109,27 @@ class ArchiveReader:
         if newest:
             found.reverse()
         return rows.decode_rows(found, code_of(interval), series.price_decimals, series.quantity_decimals)
+
+    def read_confirmed(self, symbol: str, interval: str, first_ms: int, last_ms: int) -> Rows:
+        """Return the confirmed bars of a span whose bits are those that were written, oldest first.
+
+        Args:
+            symbol: As the exchange spells it.
+            interval: Name of the interval.
+            first_ms: Earliest open time, UTC ms.
+            last_ms: Latest open time, UTC ms.
+
+        Returns:
+            As `read_series`.
+        """
+        with _described(self.path):
+            series = self._find(symbol, interval)
+            if series is None:
+                return np.empty(0, dtype=KLINE)
+            query = f"SELECT * FROM {names.quoted(series.table)} WHERE open_time BETWEEN ? AND ? AND state = ?"
+            found = self._connection.execute(f"{query} ORDER BY open_time", (first_ms, last_ms, STATE_CONFIRMED))
+            intact = rows.intact_rows(found.fetchall())
+        return rows.decode_rows(intact, code_of(interval), series.price_decimals, series.quantity_decimals)
 
     def last_confirmed_ms(self, symbol: str, interval: str) -> int | None:
         """Return the open time of a series' newest confirmed bar, UTC ms, or None."""

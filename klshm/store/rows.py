@@ -19,7 +19,7 @@ import numpy as np
 from klshm.shm.layout import KLINE
 
 
-__all__ = ["CELLS", "COLUMNS", "NO_SLOT", "amended", "decode_rows", "encode_rows", "is_intact"]
+__all__ = ["CELLS", "COLUMNS", "NO_SLOT", "amended", "decode_rows", "encode_rows", "intact_rows", "is_intact"]
 
 Rows = np.ndarray[Any, Any]
 Values = tuple[Any, ...]
@@ -98,6 +98,15 @@ def is_intact(row: Values) -> bool:
     except (TypeError, ValueError, OverflowError):
         return False
     return bool(zlib.crc32(packed.tobytes()) == row[-1])
+
+
+def intact_rows(values: list[Values]) -> list[Values]:
+    """Return those of stored rows that still have the bits they were written with."""
+    try:
+        packed = np.array([row[:-1] for row in values], dtype=_PACKED)
+    except (TypeError, ValueError, OverflowError):
+        return [row for row in values if is_intact(row)]
+    return [row for row, whole in zip(values, _with_check(packed), strict=True) if row[-1] == whole[-1]]
 
 
 def amended(row: Values, revision: int, flags: int) -> Values:

@@ -16,7 +16,9 @@ from klshm.config import ExchangeConfig, HistorianConfig
 from klshm.exchange.governor import Governor
 from klshm.exchange.rest import RestClient
 from klshm.historian import backfill as backfill_module
+from klshm.historian import tally as tally_module
 from klshm.historian import tasks as tasks_module
+from klshm.historian.archived import Archived
 from klshm.historian.backfill import Backfill
 from klshm.historian.health import Health
 from klshm.historian.inbox import historian_log, worker_inbox
@@ -31,6 +33,7 @@ from tests.support.segments import INTERVALS, segment
 
 M = 60_000
 T0 = 5_800_000 * 5 * M + 2 * M + 35_000
+NO_ARCHIVE = Archived(Path("/nonexistent"))
 
 
 class World:
@@ -51,7 +54,14 @@ class World:
         self.log = historian_log(self.made)
         self.source = RowSource(self.client, self.inboxes, self.health, now_ms)
         return Backfill(
-            self.made, HistorianConfig(**self.config), self.source, self.inboxes, self.log, self.health, now_ms
+            self.made,
+            HistorianConfig(**self.config),
+            self.source,
+            self.inboxes,
+            self.log,
+            self.health,
+            now_ms,
+            NO_ARCHIVE,
         )
 
     async def until_idle(self, backfill: Backfill | None = None) -> None:
@@ -286,7 +296,14 @@ def test_way_that_is_broken_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
 
         flaky = Flaky(world.client, world.inboxes, world.health, now_ms)
         backfill = Backfill(
-            world.made, HistorianConfig(concurrency=2), flaky, world.inboxes, world.log, world.health, now_ms
+            world.made,
+            HistorianConfig(concurrency=2),
+            flaky,
+            world.inboxes,
+            world.log,
+            world.health,
+            now_ms,
+            NO_ARCHIVE,
         )
         backfill.add(world.book.entries[:1])
         await world.until_idle(backfill)
@@ -389,7 +406,7 @@ def test_higher_bar_read_young_is_read_again_when_it_is_final(tmp_path: Path, mo
 
 def test_progress_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="klshm")
-    monkeypatch.setattr(backfill_module, "_PROGRESS_S", 0.005)
+    monkeypatch.setattr(tally_module, "_PROGRESS_S", 0.005)
 
     async def main(world: World) -> None:
         world.backfill.add(world.book.entries)

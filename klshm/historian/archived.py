@@ -1,0 +1,90 @@
+"""Confirmed bars that the archive holds from earlier runs: nobody need ask the exchange for them again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klshm import intervals
+from klshm.errors import ArchiveError
+from klshm.historian.symbols import Entry
+from klshm.shm.layout import KLINE
+from klshm.store.archive_reader import ArchiveReader, has_archive
+
+
+__all__ = ["Archived"]
+
+Rows = np.ndarray[Any, Any]
+
+_log = logging.getLogger(__name__)
+
+
+class Archived:
+    """Reads the archive in a thread of its own, so that a slow disk delays no request.
+
+    An archive that is not there yet, or cannot be read, holds nothing; the latter costs one warning.
+
+    Args:
+        path: The SQLite file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "archive")
+        self._reader: ArchiveReader | None = None
+        self._given_up = False
+
+    async def confirmed(self, entry: Entry, interval: str, first_ms: int, last_ms: int, now_ms: int) -> Rows:
+        """Return the confirmed bars of a range, oldest first.
+
+        Args:
+            entry: The symbol; bars of an earlier listing of the same name are left out.
+            interval: Such as "1m".
+            first_ms: Open time of the first row wanted.
+            last_ms: Open time of the last row wanted.
+            now_ms: Exchange time, UTC ms; it becomes their `event_time`: so old is what they say.
+
+        Returns:
+            Shape (n,), dtype KLINE.
+        """
+        first_ms = max(first_ms, entry.onboard_ms - intervals.length_ms(interval) + 1)
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(self._thread, self._read, entry.name, interval, first_ms, last_ms)
+        rows["slot"] = entry.slot
+        rows["event_time"] = now_ms
+        return rows
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.submit(self._close)
+        self._thread.shutdown()
+
+    # In the thread
+
+    def _read(self, symbol: str, interval: str, first_ms: int, last_ms: int) -> Rows:
+        try:
+            if self._reader is None and not self._given_up:
+                self._open()
+            if self._reader is not None:
+                return self._reader.read_confirmed(symbol, interval, first_ms, last_ms)
+        except ArchiveError as error:
+            _log.warning("archive not used at the start, the exchange is asked for everything: %s", error)
+            self._given_up = True
+            self._close()
+        return np.empty(0, dtype=KLINE)
+
+    def _open(self) -> None:
+        if has_archive(self._path):
+            self._reader = ArchiveReader(self._path)
+        else:
+            self._given_up = True
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
