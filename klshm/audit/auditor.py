@@ -21,18 +21,18 @@ from klshm.config import Config, ExchangeConfig
 from klshm.exchange.budget import StateFile, default_state_path
 from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.models import RestKline
+from klshm.exchange.offset import exchange_offset_ns
 from klshm.exchange.rest import RestClient
 from klshm.store.archive_reader import ArchiveReader
 
 
-__all__ = ["YOUNG_MS", "Series", "audit", "exchange_offset_ns", "own_governor"]
+__all__ = ["YOUNG_MS", "Series", "audit", "own_governor"]
 
 YOUNG_MS: Final = 75_000
 """A bar has a minute to be confirmed, and some seconds more to be stored."""
 
 _PAGE_ROWS: Final = 499
 _CONCURRENCY: Final = 8
-_CLOCK_SAMPLES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -89,21 +89,6 @@ async def audit(
 def own_governor(exchange: ExchangeConfig) -> Governor:
     """Return the audit's governor: it ends half-way between the shares of backfill and of repairs."""
     return Governor((exchange.weight_share + exchange.backfill_weight_share) / 2)
-
-
-async def exchange_offset_ns(client: RestClient) -> int:
-    """Return the exchange's time minus CLOCK_MONOTONIC, by the quickest of a few answers.
-
-    Raises:
-        ExchangeError: If there was none.
-    """
-    samples = []
-    for _ in range(_CLOCK_SAMPLES):
-        sent_ns = time.monotonic_ns()
-        server_ms = await client.server_time(Priority.LISTINGS)
-        round_trip_ns = time.monotonic_ns() - sent_ns
-        samples.append((round_trip_ns, server_ms * 1_000_000 - sent_ns - round_trip_ns // 2))
-    return min(samples)[1]
 
 
 class _Run:

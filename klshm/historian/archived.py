@@ -23,6 +23,8 @@ Rows = np.ndarray[Any, Any]
 
 _log = logging.getLogger(__name__)
 
+_NOTHING = np.empty(0, dtype=KLINE)
+
 
 class Archived:
     """Reads the archive in a thread of its own, so that a slow disk delays no request.
@@ -53,30 +55,48 @@ class Archived:
             Shape (n,), dtype KLINE.
         """
         first_ms = max(first_ms, entry.onboard_ms - intervals.length_ms(interval) + 1)
-        loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(self._thread, self._read, entry.name, interval, first_ms, last_ms)
+        rows: Rows = await self._ask(_NOTHING, "read_confirmed", entry.name, interval, first_ms, last_ms)
         rows["slot"] = entry.slot
         rows["event_time"] = now_ms
         return rows
+
+    async def whole_until_ms(self, entry: Entry, interval: str, since_ms: int) -> int | None:
+        """Return up to which confirmed bar a series has no break.
+
+        Args:
+            entry: The symbol.
+            interval: Such as "1m".
+            since_ms: Where to begin to look, UTC ms.
+
+        Returns:
+            Its open time, UTC ms; None if there is no bar since then.
+        """
+        first_ms = max(since_ms, entry.onboard_ms - intervals.length_ms(interval) + 1)
+        found: int | None = await self._ask(None, "whole_until_ms", entry.name, interval, first_ms)
+        return found
 
     def close(self) -> None:
         """End the thread."""
         self._thread.submit(self._close)
         self._thread.shutdown()
 
+    async def _ask(self, nothing: Any, question: str, *arguments: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._answer, nothing, question, arguments)
+
     # In the thread
 
-    def _read(self, symbol: str, interval: str, first_ms: int, last_ms: int) -> Rows:
+    def _answer(self, nothing: Any, question: str, arguments: tuple[Any, ...]) -> Any:
         try:
             if self._reader is None and not self._given_up:
                 self._open()
             if self._reader is not None:
-                return self._reader.read_confirmed(symbol, interval, first_ms, last_ms)
+                return getattr(self._reader, question)(*arguments)
         except ArchiveError as error:
-            _log.warning("archive not used at the start, the exchange is asked for everything: %s", error)
+            _log.warning("archive not used, the exchange is asked for everything: %s", error)
             self._given_up = True
             self._close()
-        return np.empty(0, dtype=KLINE)
+        return nothing
 
     def _open(self) -> None:
         if has_archive(self._path):

@@ -46,6 +46,8 @@ Rows = np.ndarray[Any, Any]
 _log = logging.getLogger(__name__)
 
 _TRIES: Final = 8
+_MEND_MS: Final = 30 * 86_400_000
+"""How far back a break in a stored series is looked for and mended."""
 _FOLD_S: Final = 5.0
 """After so long the worker has folded what it could of the minutes it was sent; else the exchange is asked."""
 _DEFAULT_DEPTH: Final = 1000
@@ -165,7 +167,7 @@ class Backfill:
                 self._put(Task(1, task.rank, next(self._numbers), entry, index, missing), _FOLD_S)
             elif missing is not None:
                 await self._fetch(entry, index, *missing)
-        self._first_pass_ended(task)
+        await self._first_pass_ended(task)
 
     def _is_folded(self, first_ms: int) -> bool:
         """Return whether the minutes that the first pass asks for reach back to a time.
@@ -174,18 +176,17 @@ class Backfill:
         """
         return first_ms > self._last_open_ms("1m") - (first_pass_rows("1m") - 1) * MINUTE_MS
 
-    def _first_pass_ended(self, task: Task) -> None:
+    async def _first_pass_ended(self, task: Task) -> None:
         self._say_done(task)
         for index, name in enumerate(self._names):
-            if self._depth_of(name) > first_pass_rows(name):
+            if await self._rows_wanted(task.entry, name) > first_pass_rows(name):
                 self._put(Task(1, task.rank, next(self._numbers), task.entry, index))
 
     async def _depth(self, task: Task, index: int) -> None:
         name = self._names[index]
         length_ms = intervals.length_ms(name)
-        for first_ms, last_ms in pages(
-            self._last_open_ms(name), length_ms, first_pass_rows(name), self._depth_of(name)
-        ):
+        wanted = await self._rows_wanted(task.entry, name)
+        for first_ms, last_ms in pages(self._last_open_ms(name), length_ms, first_pass_rows(name), wanted):
             await self._fetch_missing(task.entry, index, first_ms, last_ms)
 
     async def _last_rows(self, entry: Entry, index: int) -> None:
@@ -223,7 +224,7 @@ class Backfill:
 
     async def _fetch(self, entry: Entry, index: int, first_ms: int, last_ms: int, *, again: bool = False) -> None:
         name = self._names[index]
-        rows = await self._source.fetch(entry, name, first_ms, last_ms, Priority.BACKFILL)
+        rows = await self._source.fetch_some(entry, name, first_ms, last_ms, Priority.BACKFILL)
         await self._to_worker(entry, index, rows)
         await self._store(rows)
         young = rows[rows["state"] != lay.STATE_CONFIRMED]["open_time"]
@@ -248,6 +249,13 @@ class Backfill:
     def _depth_of(self, name: str) -> int:
         depths = self._config.bars_per_interval
         return depths.get(name, depths.get("default", _DEFAULT_DEPTH))
+
+    async def _rows_wanted(self, entry: Entry, name: str) -> int:
+        """Return the depth of a new series; of a known one, what reaches back to its first break if that is more."""
+        length_ms, last_ms = intervals.length_ms(name), self._last_open_ms(name)
+        whole_until_ms = await self._archived.whole_until_ms(entry, name, last_ms - _MEND_MS)
+        behind = (last_ms - whole_until_ms) // length_ms if whole_until_ms is not None else 0
+        return max(self._depth_of(name), behind)
 
     def _last_open_ms(self, name: str) -> int:
         """Return the open time of the newest bar that has ended."""

@@ -47,6 +47,10 @@ class Health:
         self._reachable = True
         self.counters.set("exchange_reachable", 1)
 
+    def refused(self, rows: int) -> None:
+        """Count rows that could not be believed."""
+        self.counters.add("rows_refused_total", rows)
+
     def failed(self, what: str, error: ExchangeError) -> None:
         """Take note of a failure: one line at the first, then one a minute.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -15,14 +15,13 @@ from klshm import intervals
 from klshm.errors import BadMessage
 from klshm.exchange.governor import Priority
 from klshm.exchange.rest import RestClient
-from klshm.historian.health import Health
 from klshm.historian.inbox import Outlet, command
 from klshm.historian.rows import closed_only, gap_after, kline_rows
 from klshm.historian.symbols import Entry
 from klshm.shm import layout as lay
 
 
-__all__ = ["PAGE_ROWS", "RowSource"]
+__all__ = ["PAGE_ROWS", "Outcomes", "RowSource"]
 
 Rows = np.ndarray[Any, Any]
 
@@ -34,17 +33,27 @@ PAGE_ROWS: Final = 499
 _ORIGIN_RETRY_MS: Final = 60_000
 
 
+class Outcomes(Protocol):
+    """Who is told what became of requests."""
+
+    def answered(self) -> None:
+        """Take note of an answer."""
+
+    def refused(self, rows: int) -> None:
+        """Take note of rows that could not be believed."""
+
+
 class RowSource:
     """Fetches closed rows, and finds where a symbol's series begins.
 
     Args:
         client: Asks the exchange.
-        inboxes: One outlet per worker.
+        inboxes: One outlet per worker; none where there are no workers.
         health: Told the outcome of requests.
         now_ms: Returns the exchange's time, UTC ms.
     """
 
-    def __init__(self, client: RestClient, inboxes: list[Outlet], health: Health, now_ms: Callable[[], int]) -> None:
+    def __init__(self, client: RestClient, inboxes: list[Outlet], health: Outcomes, now_ms: Callable[[], int]) -> None:
         self._client = client
         self._inboxes = inboxes
         self._health = health
@@ -84,6 +93,18 @@ class RowSource:
             await self._find_origin(entry, priority)
         return rows
 
+    async def fetch_some(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
+        """Return the closed rows of a range as `fetch` does; none at all is an error where the series has begun.
+
+        Raises:
+            ExchangeError: If there was no usable answer; an empty list is none.
+        """
+        rows = await self.fetch(entry, interval, first_ms, last_ms, priority)
+        origin_ms = self.origin_ms(entry)
+        if not len(rows) and origin_ms is not None and origin_ms <= first_ms:
+            raise BadMessage(f"{entry.name} klines: no {interval} rows from {first_ms} to {last_ms}, expected some")
+        return rows
+
     async def _ask(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
         count = (last_ms - first_ms) // intervals.length_ms(interval) + 1
         answer = await self._client.klines(
@@ -103,7 +124,7 @@ class RowSource:
             if len(rows) and (rows["open_time"][0] < first_ms or rows["open_time"][-1] > last_ms):
                 raise BadMessage(f"klines: rows outside of the range asked for, {raw[0]!r} .. {raw[-1]!r}")
         except BadMessage as error:
-            self._health.counters.add("rows_refused_total", len(raw))
+            self._health.refused(len(raw))
             raise BadMessage(f"{entry.name} {error}") from error
         return rows
 
@@ -118,4 +139,5 @@ class RowSource:
             return  # listed, but nothing has traded yet
         origin_ms = answer.rows[0].open_time
         self._origins[entry.slot] = origin_ms
-        self._inboxes[entry.worker].urgent(command(lay.COMMAND_ORIGIN, entry.slot, open_time=origin_ms))
+        if self._inboxes:
+            self._inboxes[entry.worker].urgent(command(lay.COMMAND_ORIGIN, entry.slot, open_time=origin_ms))

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from klshm.errors import ArchiveError
-from klshm.intervals import code_of
+from klshm.intervals import code_of, length_ms
 from klshm.shm.layout import KLINE, STATE_CONFIRMED
 from klshm.store import names, rows, schema
 
@@ -130,6 +130,26 @@ class ArchiveReader:
             found = self._connection.execute(f"{query} ORDER BY open_time", (first_ms, last_ms, STATE_CONFIRMED))
             intact = rows.intact_rows(found.fetchall())
         return rows.decode_rows(intact, code_of(interval), series.price_decimals, series.quantity_decimals)
+
+    def whole_until_ms(self, symbol: str, interval: str, since_ms: int) -> int | None:
+        """Return the open time of the last confirmed bar before the first break of a series, or None.
+
+        Args:
+            symbol: As the exchange spells it.
+            interval: Name of the interval.
+            since_ms: Earliest open time looked at, UTC ms.
+        """
+        with _described(self.path):
+            series = self._find(symbol, interval)
+            if series is None:
+                return None
+            table = names.quoted(series.table)
+            following = f"SELECT open_time, LEAD(open_time) OVER (ORDER BY open_time) AS following FROM {table}"
+            query = f"SELECT open_time FROM ({following} WHERE open_time >= ? AND state = ?)"
+            breaks = "WHERE following IS NULL OR following > open_time + ? ORDER BY open_time LIMIT 1"
+            found = self._connection.execute(f"{query} {breaks}", (since_ms, STATE_CONFIRMED, length_ms(interval)))
+            row = found.fetchone()
+        return int(row[0]) if row else None
 
     def last_confirmed_ms(self, symbol: str, interval: str) -> int | None:
         """Return the open time of a series' newest confirmed bar, UTC ms, or None."""

@@ -161,4 +161,24 @@ def test_no_archive_or_a_broken_one_means_asking_for_everything(
         path.write_bytes(content)
     asked, sent = second_run(tmp_path, path, 0)
     assert asked[0] == ("1m", 499) and len(sent["1m"]) > 500
-    assert ("archive not used at the start" in caplog.text) == bool(content)
+    assert ("archive not used" in caplog.text) == bool(content)
+
+
+def test_a_stop_longer_than_the_depth_leaves_no_break(tmp_path: Path) -> None:
+    path = tmp_path / "klines.db"
+    first_run(tmp_path, path)
+    asked, _ = second_run(tmp_path, path, 1500 * M)
+    assert sum(rows for name, rows in asked if name == "1m") == 1500
+
+
+def test_a_break_that_an_interrupted_run_left_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newest first: a run that is cut off leaves a break behind bars that are confirmed."""
+    path = tmp_path / "klines.db"
+    first_run(tmp_path, path)
+    with sqlite3.connect(path) as connection:
+        last = connection.execute("SELECT max(open_time) FROM k_known_1m").fetchone()[0]
+        connection.execute("DELETE FROM k_known_1m WHERE open_time BETWEEN ? AND ?", (last - 550 * M, last - 520 * M))
+    connection.close()
+    monkeypatch.setitem(DEPTHS, "default", 500)
+    asked, _ = second_run(tmp_path, path, 0)
+    assert asked == [("1m", 31)]
