@@ -298,3 +298,34 @@ class Feed:
             assert row["state"] == state
         if flags is not None:
             assert row["flags"] == flags
+
+
+# How tests begin
+
+
+def begun(slots: int = 1, **more: Any) -> Feed:
+    """Return a feed whose minute 0 has a trade of 4 at 100 that an official frame has measured."""
+    feed = Feed(slots, **more)
+    feed.trade(1, 10, 10, 4, 50.0)
+    feed.frame(10, 4, 1)
+    return feed
+
+
+def quiet(minute: int = 1, **more: Any) -> Feed:
+    """Return the same with nothing but the clock since; minutes that ended more than five ago have no record."""
+    feed = begun(**more)
+    for each in range(1, minute + 1):
+        feed.tick(each)
+        feed.settle(each)
+    feed.logged()
+    return feed
+
+
+def listed_long_ago() -> Feed:
+    """Return a feed of a symbol that is older than its history here, which is empty."""
+    feed = Feed(joined_s=None)
+    feed.at(49)
+    feed.add(0, origin=START - 1000 * MINUTE)
+    feed.trade(1, 10, 10, 4, 50.0)
+    feed.logged()
+    return feed

@@ -10,6 +10,7 @@ from klshm.core import state as st
 from klshm.core.kernel.intake import rebase_prefix
 from klshm.shm.compile import COMPILED
 from tests.core.feed import CLOSED, CONFIRMED, FILLED, LIVE, PARTIAL, PROVISIONAL, Feed, volumes
+from tests.core.feed import begun as begun_at_ten
 
 
 def begun() -> Feed:
@@ -189,13 +190,6 @@ def with_hole_then(trades: int) -> Feed:
     feed = begun_at_ten()
     for k in range(trades):
         feed.trade(3 + k, 12 + k, 12 + k, 0.001, 51 + k * 0.01)
-    return feed
-
-
-def begun_at_ten() -> Feed:
-    feed = Feed()
-    feed.trade(1, 10, 10, 4, 50.0)
-    feed.frame(10, 4, 1)
     return feed
 
 

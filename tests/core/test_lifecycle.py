@@ -17,19 +17,13 @@ from tests.core.feed import (
     PROVISIONAL,
     START,
     Feed,
+    begun,
     event,
     volumes,
 )
 
 
 HALF_HOUR = 30 * MINUTE
-
-
-def begun(slots: int = 1) -> Feed:
-    feed = Feed(slots)
-    feed.trade(1, 10, 10, 4, 50.0)
-    feed.frame(10, 4, 1)
-    return feed
 
 
 def restarted(old: Feed, *, symbol: int | None = None, decimals: Any = (2, 3)) -> Feed:

@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 
 from klshm import intervals
-from klshm.core import events as ev
 from klshm.shm import layout as lay
 from klshm.shm.layout import ROW_WORDS
-from tests.core.feed import CLOSED, LIVE, MINUTE, PARTIAL, START, Feed, event, volumes
-
-
-def begun(slots: int = 1) -> Feed:
-    feed = Feed(slots)
-    feed.trade(1, 10, 10, 4, 50.0)
-    feed.frame(10, 4, 1)
-    return feed
+from tests.core.feed import (
+    CLOSED,
+    LIVE,
+    MINUTE,
+    PARTIAL,
+    START,
+    Feed,
+    begun,
+    volumes,
+)
 
 
 def after(old: Feed) -> Feed:
@@ -76,6 +77,17 @@ def test_a_live_row_killed_in_mid_write_comes_from_the_half_that_readers_have(sw
     assert volumes(feed.live("5m")) == (6, 2)  # whole rows stay as they are
 
 
+def test_a_live_row_killed_in_mid_write_comes_from_the_newest_half() -> None:
+    old = begun()
+    old.engine.publish(1)
+    old.trade(2, 11, 11, 2, 51)
+    old.engine.publish(2)
+    old.words[live_at(old)] += 1
+    feed = after(old)
+    feed.engine.recover()
+    assert volumes(feed.live()) == (6, 2)
+
+
 def test_what_a_live_row_lost_comes_back_with_the_next_frame() -> None:
     old = begun()
     old.engine.publish(1)
@@ -109,9 +121,9 @@ def test_entries_beyond_the_tail_become_visible_and_reach_history() -> None:
     feed = after(old)
     assert feed.engine.recover() == entries
     logged = feed.logged()
-    assert [volumes(row) for row in logged if row["interval"] == feed.layout.interval_codes[0]] == [(4, 1)]
-    assert volumes(feed.stored(START)) == (4, 1)
-    assert feed.stored(START)["state"] == CLOSED
+    [entry] = [row for row in logged if row["interval"] == feed.layout.interval_codes[0]]
+    assert volumes(entry) == volumes(feed.stored(START)) == (4, 1)
+    assert (feed.stored(START)["state"], feed.stored(START)["revision"]) == (CLOSED, entry["revision"])
     assert len(logged) == entries
 
 
@@ -180,57 +192,3 @@ def test_memory_that_was_never_used_needs_nothing() -> None:
     feed.add()
     feed.trade(1, 10, 10, 4, 50)
     feed.assert_bar(4, 1)
-
-
-# What callers see of an engine
-
-
-def test_nothing_is_published_when_nothing_changed() -> None:
-    feed = begun()
-    while feed.engine.publish(1):
-        pass
-    generation = int(feed.block[lay.B_GENERATION])
-    assert feed.engine.publish(2) == 0
-    assert int(feed.block[lay.B_GENERATION]) == generation
-    feed.trade(2, 11, 11, 2, 51)
-    assert feed.engine.publish(3) == feed.layout.intervals
-    assert int(feed.block[lay.B_GENERATION]) == generation + 1
-
-
-def test_a_measured_lag_keeps_bars_provisional_for_longer() -> None:
-    flags = []
-    for lag_ms in (0, 500):
-        feed = begun()
-        feed.engine.set_lag(lag_ms)
-        feed.tick(1)
-        feed.settle(1)
-        flags.append(int(feed.bar(0)["flags"]))
-    assert flags == [0, lay.FLAG_PROVISIONAL]
-
-
-def test_a_minute_without_a_record_has_none() -> None:
-    feed = begun()
-    assert feed.engine.record(0, START)["M_BASE_L"] == 10
-    assert feed.engine.record(0, START + MINUTE) == {}
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"kind": ev.TRADE, "slot": 9},
-        {"kind": ev.TRADE, "slot": -1},
-        {"kind": 99},
-        {"kind": ev.TRADE, "a": -1, "l": 1},
-        {"kind": ev.TRADE, "f": 2, "l": 1, "open_time": START},
-        {"kind": ev.FRAME, "open_time": START + 1},
-        {"kind": ev.FRAME, "open_time": START + 2 * MINUTE, "flag": 1},
-        {"kind": ev.FRAME, "open_time": START, "trade_count": 2, "f": 5, "l": 5},
-        {"kind": ev.FRAME, "open_time": START, "open": 1, "high": 2, "low": 3, "close": 2},
-    ],
-)
-def test_what_cannot_be_is_refused_and_counted(fields: dict[str, int]) -> None:
-    feed = begun()
-    before = feed.live()
-    feed.apply(event(**fields))
-    assert feed.count("refused_total") == 1
-    assert feed.live() == before

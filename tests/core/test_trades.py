@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 
 from klshm.core import state as st
-from tests.core.feed import CLOSED, CONFIRMED, FILLED, LATE, PARTIAL, PROVISIONAL, START, Feed, volumes
-
-
-def begun(**more: float) -> Feed:
-    feed = Feed(**more)
-    feed.trade(1, 10, 10, 4, 50.0)
-    feed.frame(10, 4, 1)
-    return feed
+from tests.core.feed import CLOSED, CONFIRMED, FILLED, LATE, PARTIAL, PROVISIONAL, START, Feed, begun, volumes
 
 
 # Holes
