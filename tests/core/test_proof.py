@@ -92,6 +92,15 @@ def test_a_cut_is_handed_over_though_the_next_minute_is_final_too() -> None:
     feed.assert_bar(5, 3, 2, flags=0)
 
 
+def test_a_cut_within_a_group_changes_no_minute_that_is_final_already() -> None:
+    feed = begun()
+    feed.trade(2, 11, 14, 10, 59.98)
+    feed.frame(15, 6, 3, first=13, minute=1, final=True, sent_s=120.1)
+    feed.frame(12, 9, 3, final=True)
+    feed.assert_bar(9, 3, state=CONFIRMED)
+    feed.assert_bar(6, 3, 1, state=CONFIRMED)
+
+
 def test_a_final_minute_whose_last_trade_never_came_hands_nothing_over() -> None:
     feed = begun()
     feed.frame(12, 7, 3, final=True, sent_s=60)

@@ -204,6 +204,22 @@ def test_a_settled_bar_that_is_only_less_provisional_is_shown_and_not_logged() -
     assert not [row for row in feed.logged() if row["open_time"] == feed.start + 4 * MINUTE]
 
 
+def test_a_late_change_that_settling_does_not_alter_is_logged_when_it_settles() -> None:
+    feed = Feed(joined_s=None, start=FIVE)
+    feed.add()
+    feed.trade(1, 10, 10, 4, 1)
+    feed.trade(2, 11, 11, 1, 241)
+    feed.tick(5)
+    feed.logged()
+    feed.trade(3, 12, 15, 10, 299.9, sent_s=300.1)  # it may reach over the end: provisional, settled or not
+    assert len(feed.logged()) == 0
+    feed.settle(5)
+    assert [(int(row["interval"]), *volumes(row)) for row in feed.logged()] == [
+        (feed.layout.interval_codes[0], 11, 5),
+        (feed.layout.interval_codes[1], 15, 6),
+    ]
+
+
 @pytest.mark.parametrize(("final", "flag"), [(False, LATE), (True, CORRECTED)])
 def test_a_fold_that_changes_after_it_settled_says_so(final: bool, flag: int) -> None:
     feed = Feed(joined_s=None, start=FIVE)

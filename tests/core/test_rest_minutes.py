@@ -166,6 +166,14 @@ def test_an_official_row_that_cannot_be_is_refused() -> None:
 # Final frames and adopted rows
 
 
+def test_a_frame_that_is_not_final_says_nothing_beside_an_adopted_row() -> None:
+    feed = quiet()
+    feed.rest(5, 2, age_s=3)
+    feed.frame(12, 6, 3)
+    feed.assert_bar(5, 2, state=CLOSED)
+    assert feed.count("contradictions_total") == 0
+
+
 def test_a_final_frame_confirms_an_adopted_row_that_it_equals() -> None:
     feed = quiet()
     feed.rest(5, 2, age_s=3)

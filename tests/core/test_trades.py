@@ -56,6 +56,20 @@ def test_more_holes_than_can_be_kept_give_up_the_oldest() -> None:
     feed.assert_bar(4 + 2 * st.HOLES + 2, 2 * st.HOLES + 3, flags=0)
 
 
+def test_the_oldest_hole_is_given_up_wherever_it_is_kept() -> None:
+    feed = begun()
+    for k in range(st.HOLES):
+        feed.trade(3 + 2 * k, 12 + 2 * k, 12 + 2 * k, 1, 51 + k / 10)
+    feed.trade(2, 11, 11, 1, 50.5)  # filled: the newest hole is kept in its place now
+    for k in range(st.HOLES, st.HOLES + 2):
+        feed.trade(3 + 2 * k, 12 + 2 * k, 12 + 2 * k, 1, 51 + k / 10)
+    feed.trade(4, 13, 13, 1, 51)  # given up
+    assert feed.count("duplicates_total") == 1
+    for k in range(2, st.HOLES + 2):
+        feed.trade(2 + 2 * k, 11 + 2 * k, 11 + 2 * k, 1, 51 + k / 10)
+    assert feed.count("duplicates_total") == 1
+
+
 def test_a_hole_is_not_split_when_there_is_no_room_for_a_second() -> None:
     feed = begun()
     for k in range(st.HOLES):
@@ -340,3 +354,15 @@ def test_a_change_of_flags_alone_after_settling_is_not_logged_by_itself() -> Non
     feed.assert_bar(6, 3, state=CLOSED, flags=0)
     feed.tick(2)
     assert not [row for row in feed.logged() if row["open_time"] == START]
+
+
+def test_trades_that_lag_behind_the_frames_are_late_and_not_mute() -> None:
+    feed = begun()
+    feed.frame(14, 14, 5, sent_s=51)
+    feed.trade(2, 11, 11, 1, 51.5)
+    feed.at(52.5)
+    feed.check()
+    assert feed.count("symbols_silent") == 0
+    feed.at(52.7)
+    feed.check()
+    assert feed.count("symbols_silent") == 1
