@@ -74,6 +74,7 @@ class RestClient:
 
     Attributes:
         requests: Requests sent.
+        weight: Request weight they cost.
         failures: Requests that ended in an error.
         limited: Answers 429 and 418.
     """
@@ -90,6 +91,7 @@ class RestClient:
         self.governor = governor
         self.gate = Gate(governor, now_ms, purse)
         self.requests = 0
+        self.weight = 0
         self.failures = 0
         self.limited = 0
         self._now_ms = now_ms
@@ -172,7 +174,7 @@ class RestClient:
         _check_range(start_ms, end_ms)
         parameters = _parameters(symbol=symbol, interval=interval, startTime=start_ms, endTime=end_ms, limit=limit)
         weight = klines_weight(limit)
-        await self.gate.admit(weight, priority)
+        await self._admit(weight, priority)
         sent_ms = self._now_ms()
         return Klines(models.decode_klines(await self._send("/fapi/v1/klines", parameters)), sent_ms)
 
@@ -217,8 +219,12 @@ class RestClient:
     # One request
 
     async def _get(self, path: str, parameters: Mapping[str, str], weight: int, priority: Priority) -> bytes:
-        await self.gate.admit(weight, priority)
+        await self._admit(weight, priority)
         return await self._send(path, parameters)
+
+    async def _admit(self, weight: int, priority: Priority) -> None:
+        await self.gate.admit(weight, priority)
+        self.weight += weight
 
     async def _send(self, path: str, parameters: Mapping[str, str]) -> bytes:
         if self._session is None:
