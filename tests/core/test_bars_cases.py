@@ -5,9 +5,12 @@ Every case begins with a trade of 4 at 50.000 s that an official frame has measu
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tests.core.feed import CLOSED, CONFIRMED, FILLED, LIVE, PARTIAL, PROVISIONAL, Feed, volumes
+from klshm.core import events as ev
+from klshm.core import state as st
+from tests.core.feed import CLOSED, CONFIRMED, FILLED, LIVE, PARTIAL, PROVISIONAL, Feed, event, volumes
 
 
 def begun() -> Feed:
@@ -179,6 +182,49 @@ def test_case_12_an_id_beyond_the_final_frame_beats_the_time() -> None:
     feed.assert_bar(4, 1, state=CONFIRMED)
     feed.assert_bar(5, 1, 1, state=LIVE)
     assert feed.count("id_beats_time_total") == 1
+
+
+def test_case_14_a_burst_overruns_the_ring_while_the_frames_are_stalled() -> None:
+    """3,000 aggregate trades a second, 30 in a turn, frames every 250 ms; for 5.1 s none arrives."""
+    feed, rng = begun(), np.random.default_rng(14)
+    stalled, number = 15_300, 18_000
+    last = 10 + np.cumsum(rng.integers(1, 4, number))  # newest trade id of each group
+    volume = 4_000 + np.cumsum(rng.integers(1, 5_000, last[-1] - 9))  # by id from 10 on, in units
+    volume -= volume[0] - 4_000
+    trades = np.repeat(event(kind=ev.TRADE, price_decimals=2, quantity_decimals=3, open=10_000), number)
+    trades["a"], trades["l"] = 2 + np.arange(number), last
+    trades["f"][0], trades["f"][1:] = 11, last[:-1] + 1
+    trades["volume"] = np.diff(volume[last - 10], prepend=4_000)
+    trades["open_time"] = feed.start + 51_000 + np.arange(number) // 3
+    trades["time"] = trades["open_time"] + 1
+    frames: list[int] = []
+    wrong: list[str] = []
+    unreachable = 0
+
+    def check(last_id: int) -> None:
+        if volumes(feed.live()) != (volume[last_id - 10] / 1_000, last_id - 9):
+            wrong.append(f"trades through {last_id}: {volumes(feed.live())}")
+
+    for begin in range(0, number, 30):
+        feed.at((int(trades["time"][begin + 29]) - feed.start) / 1_000)
+        feed.apply(trades[begin : begin + 30])
+        newest = begin + 29
+        check(int(last[newest]))
+        if begin % 750 == 0:
+            frames.append(int(trades["f"][begin]))
+        if newest >= stalled:
+            for L in frames:
+                unreachable += L < trades["f"][newest - st.RING + 1]
+                feed.frame(L, volume[L - 10] / 1_000, L - 9)
+                check(int(last[newest]))
+            frames.clear()
+    assert wrong == []
+    assert feed.count("frames_skipped_total") == unreachable == stalled // 750
+    reached = 1 + number // 750 - unreachable  # one before the burst
+    assert feed.count("frames_clean_total") + feed.count("frames_cut_exact_total") == reached
+    feed.tick(1)
+    feed.frame(int(last[-1]), volume[-1] / 1_000, int(last[-1]) - 9, final=True)
+    feed.assert_bar(volume[-1] / 1_000, int(last[-1]) - 9, state=CONFIRMED, flags=0)
 
 
 # Also
