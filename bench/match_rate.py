@@ -52,6 +52,7 @@ def measure(symbols: int, minutes: int) -> dict[str, float]:
         figures = {f"traded_equal_at_{moment}": rates[moment] for moment in ("tick", "settle")}
         figures["aggtrade_only_equal"] = rates["aggtrade_only"]
         for moment in ("tick", "settle"):
+            figures[f"{moment}_confirmed"] = sum(worker.get(f"match_{moment}_confirmed_total") for worker in workers)
             for group in ("traded", "provisional", "partial", "filled"):
                 for what in ("compared", "equal"):
                     name = f"match_{moment}_{group}_{what}_total"

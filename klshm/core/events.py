@@ -15,6 +15,7 @@ __all__ = [
     "CHECK",
     "EVENT",
     "FRAME",
+    "NO_ROW",
     "REST_ROW",
     "SETTLE",
     "STREAM_DOWN",
@@ -46,6 +47,9 @@ SYMBOL_REMOVE: Final = 9
 """The symbol at `slot` has left the exchange."""
 SYMBOL_ORIGIN: Final = 10
 """The exchange has no rows of the symbol before `open_time`."""
+
+NO_ROW: Final = 12
+"""The exchange itself has no row of the minute `open_time`, asked twice."""
 
 CHECK: Final = 11
 """Several times a second: look for mute streams, write the needs table."""

@@ -16,6 +16,7 @@ that leaves over waits for company, a quarter of an hour at most: 99 of them cos
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ import numpy as np
 
 from klshm.errors import ExchangeError, IpBanned
 from klshm.exchange.governor import Governor, Priority, klines_weight
+from klshm.historian.absent import Absent
 from klshm.historian.health import Health
-from klshm.historian.inbox import Outlet
+from klshm.historian.inbox import Outlet, command
 from klshm.historian.rows import CONFIRM_AGE_MS
 from klshm.historian.source import PAGE_ROWS, RowSource
 from klshm.historian.symbols import Entry, SymbolBook
@@ -219,6 +221,7 @@ class Needs:
         self._now_ms = now_ms
         self._concurrency = concurrency
         self._asked: dict[int, _Asked] = {}
+        self._absent = Absent()
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -236,7 +239,11 @@ class Needs:
         for worker, table in enumerate(self._tables):
             if self._inboxes[worker].urgent_queued > _QUEUE_ROWS:
                 continue  # it does not take what was sent already
-            for need in table.read():
+            for wanted in table.read():
+                from_ms = self._absent.skip(wanted.slot, wanted.from_ms, now_ms)
+                if from_ms > wanted.to_ms:
+                    continue
+                need = dataclasses.replace(wanted, from_ms=from_ms)
                 span = due_range(need, now_ms, hurried=hurried)
                 if span is not None and self._may_ask(need.slot, now_ms):
                     due.append((need.priority, *span, need))
@@ -274,6 +281,20 @@ class Needs:
             asked.next_ms = max(now_ms + _AGAIN_MS, error.until_ms if isinstance(error, IpBanned) else 0)
         else:
             self._inboxes[entry.worker].urgent(rows)
+            self._note_absent(entry, rows["open_time"].tolist(), first_ms, last_ms)
             _log.debug("repair symbol=%s from_ms=%d rows=%d reason=%d", entry.name, first_ms, len(rows), need.reason)
         finally:
             asked.running = False
+
+    def _note_absent(self, entry: Entry, there: list[int], first_ms: int, last_ms: int) -> None:
+        """Find minutes that the exchange has no row of although its series had begun and they are old enough."""
+        now_ms, origin_ms = self._now_ms(), self._source.origin_ms(entry)
+        begun_ms = max(first_ms, origin_ms if origin_ms is not None else first_ms)
+        # Where the series begins is not known yet, an answer without its first rows says nothing of them.
+        if origin_ms is None and (not there or there[0] > first_ms):
+            return
+        old_ms = min(last_ms, now_ms - MINUTE_MS - _LAST_WORD_MS)
+        lacking = sorted(set(range(begun_ms, old_ms + 1, MINUTE_MS)).difference(there))
+        for minute in self._absent.note(entry.slot, lacking, now_ms):
+            _log.warning("exchange has no row symbol=%s open_time_ms=%d; its bar stays partial", entry.name, minute)
+            self._inboxes[entry.worker].urgent(command(lay.COMMAND_NO_ROW, entry.slot, open_time=minute))

@@ -126,13 +126,14 @@ class StatusReport:
         return rates
 
     def _traded_rate(self, prefix: str) -> float | None:
-        """Return the share of minutes with trades that were right, provisional or not.
+        """Return the share of minutes with trades that were right, provisional, confirmed already or neither.
 
         What was known to lack trades is a miss, and so is a minute that looked empty and was not.
         """
         whole = [f"{prefix}_{group}" for group in ("traded", "provisional")]
-        equal = self._sum(*(f"{group}_equal_total" for group in whole))
-        compared = self._sum(f"{prefix}_partial_compared_total", *(f"{group}_compared_total" for group in whole))
+        confirmed = f"{prefix}_confirmed_total"
+        equal = self._sum(confirmed, *(f"{group}_equal_total" for group in whole))
+        compared = self._sum(confirmed, f"{prefix}_partial_compared_total", *(f"{g}_compared_total" for g in whole))
         looked_empty = self._sum(f"{prefix}_filled_compared_total") - self._sum(f"{prefix}_filled_equal_total")
         return _share(equal, compared + looked_empty)
 

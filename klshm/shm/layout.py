@@ -242,6 +242,7 @@ COMMAND_REMOVE: Final = 2  # slot
 COMMAND_ORIGIN: Final = 3  # slot; open_time = first minute the exchange has a row for
 COMMAND_HISTORY_DONE: Final = 4  # slot; the history asked for at start has been sent
 COMMAND_DOUBT: Final = 5  # slot; open_time = since when its streams seem mute, exchange time
+COMMAND_NO_ROW: Final = 6  # slot; open_time = a minute that the exchange itself has no row of
 
 # ---------------------------------------------------------------------------------------
 # Rows of the symbols table and of the needs table

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from klshm.core.events import EVENT, REST_ROW, STREAM_DOWN, SYMBOL_ADD, SYMBOL_ORIGIN, SYMBOL_REMOVE
+from klshm.core.events import EVENT, NO_ROW, REST_ROW, STREAM_DOWN, SYMBOL_ADD, SYMBOL_ORIGIN, SYMBOL_REMOVE
 from klshm.core.kernel.scaling import cells_of_row
 from klshm.shm import layout as lay
 from klshm.shm.consumer import RingConsumer
@@ -99,6 +99,8 @@ class Inbox:
             return [_event(kind=SYMBOL_REMOVE, slot=local)]
         if kind == lay.COMMAND_ORIGIN:
             return [_event(kind=SYMBOL_ORIGIN, slot=local, open_time=int(row["open_time"]))]
+        if kind == lay.COMMAND_NO_ROW:
+            return [_event(kind=NO_ROW, slot=local, open_time=int(row["open_time"]))]
         if kind == lay.COMMAND_DOUBT:
             return [_event(kind=STREAM_DOWN, slot=local, time=int(row["open_time"]))]
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from klshm.core import events as ev
 from klshm.shm.layout import NEED_UNCONFIRMED
 from tests.core.feed import (
     CLOSED,
@@ -15,6 +16,7 @@ from tests.core.feed import (
     START,
     Feed,
     begun,
+    event,
     listed_long_ago,
     quiet,
     volumes,
@@ -289,3 +291,45 @@ def test_a_bar_with_official_trades_is_not_confirmed_empty_whatever_the_ids_say(
     feed.trade(2, 12, 12, 1, 845)
     feed.assert_bar(3, 1, 1, state=CLOSED)
     assert feed.bar(2)["state"] == CONFIRMED
+
+
+# Minutes that the exchange has no row of
+
+
+def no_row(feed: Feed, minute: int) -> None:
+    feed.apply(event(kind=ev.NO_ROW, slot=0, open_time=feed.start + minute * MINUTE))
+
+
+def test_a_minute_the_exchange_has_no_row_of_stays_partial() -> None:
+    feed = quiet(20)
+    feed.assert_bar(0, 0, 3, state=CLOSED, flags=FILLED)
+    feed.logged()
+    no_row(feed, 3)
+    feed.assert_bar(0, 0, 3, state=CLOSED, flags=FILLED | PARTIAL)
+    assert feed.count("no_row_total") == 1
+    assert feed.start + 3 * MINUTE in feed.logged()["open_time"]
+
+
+def test_where_there_is_no_bar_at_all_a_filled_one_stands_in() -> None:
+    feed = listed_long_ago()
+    for minute in range(1, 20):
+        feed.tick(minute)
+    no_row(feed, -30)
+    assert feed.bar(-30) is None, "without a bar before it there is no price"
+    feed.rest(8, 2, age_s=3_000, minute=-31)
+    no_row(feed, -30)
+    feed.assert_bar(0, 0, -30, state=CLOSED, flags=FILLED | PARTIAL)
+    assert float(feed.bar(-30)["open"]) == 100
+    feed.rest(7, 1, age_s=3_000, minute=-30)
+    feed.assert_bar(7, 1, -30, state=CONFIRMED)
+
+
+def test_no_row_of_a_young_or_a_confirmed_or_an_unaligned_minute_changes_nothing() -> None:
+    feed = quiet(20)
+    feed.rest(4, 1, age_s=600)
+    held = [feed.bar(minute).tobytes() for minute in (0, 18, 20)]
+    for minute in (0, 18, 20, 500, -500):
+        no_row(feed, minute)
+    feed.apply(event(kind=ev.NO_ROW, slot=0, open_time=feed.start + 3 * MINUTE + 1))
+    assert [feed.bar(minute).tobytes() for minute in (0, 18, 20)] == held
+    feed.assert_bar(0, 0, 3, state=CLOSED, flags=FILLED)

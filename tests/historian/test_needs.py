@@ -22,7 +22,7 @@ from klshm.historian.symbols import SymbolBook
 from klshm.shm import layout as lay
 from klshm.shm.layout import NEED
 from klshm.shm.rows import write_row
-from tests.historian.support import Consumers, listing, make_role
+from tests.historian.support import Consumers, KlineServer, http_server, listing, make_role
 from tests.support.exchange import exchange
 from tests.support.segments import segment
 
@@ -124,17 +124,19 @@ def test_table_shows_what_is_whole_and_makes_sense(tmp_path: Path, monkeypatch: 
 
 
 class World:
-    """Needs wired to the simulator, a table of its symbols and a clock that can be shifted."""
+    """Needs wired to an exchange, a table of its symbols and a clock that can be shifted."""
 
-    def __init__(self, made: Any, sim: Any, client: RestClient, now_ms: Callable[[], int]) -> None:
-        self.made, self.sim, self.client, self.now_ms = made, sim, client, now_ms
-        self.role = make_role(made, sim.rest_url)
+    sim: Any
+
+    def __init__(
+        self, made: Any, client: RestClient, rest_url: str, now_ms: Callable[[], int], listings: list[Any]
+    ) -> None:
+        self.made, self.client, self.now_ms = made, client, now_ms
+        self.role = make_role(made, rest_url)
         self.health = Health(self.role)
         inboxes = [worker_inbox(made, w) for w in (0, 1)]
         self.book = SymbolBook(made)
-        info = sim.get("/fapi/v1/exchangeInfo")["symbols"]
-        trading = [s for s in info if s["status"] == "TRADING" and s["quoteAsset"] == "USDT"]
-        self.book.add([listing(s["symbol"], s["onboardDate"]) for s in trading], {})
+        self.book.add(listings, {})
         self.source = RowSource(client, inboxes, self.health, now_ms)
         self.needs = Needs(made, self.book, self.source, inboxes, self.health, client.governor, now_ms, concurrency=2)
         self.consumers = Consumers(made)
@@ -142,6 +144,9 @@ class World:
     def want(self, slot: int, from_ms: int, to_ms: int, reason: int) -> None:
         entry = self.book.entries[slot]
         write_need(self.made, entry.worker, entry.local_slot, slot=slot, from_ms=from_ms, to_ms=to_ms, reason=reason)
+
+    async def until_answered(self) -> None:
+        await self.consumers.until(lambda: not self.needs._running)
 
     async def until_requests(self, count: int) -> None:
         await self.consumers.until(lambda: self.client.requests >= count and not self.needs._running)
@@ -157,7 +162,12 @@ def with_world(
                 return time.time_ns() // 1_000_000
 
             async with RestClient(ExchangeConfig(rest_url=sim.rest_url), Governor(), now_ms) as client:
-                await main(World(made, sim, client, now_ms))
+                info = sim.get("/fapi/v1/exchangeInfo")["symbols"]
+                trading = [s for s in info if s["status"] == "TRADING" and s["quoteAsset"] == "USDT"]
+                listings = [listing(s["symbol"], s["onboardDate"]) for s in trading]
+                world = World(made, client, sim.rest_url, now_ms, listings)
+                world.sim = sim
+                await main(world)
 
     with exchange("--symbols", "4", "--rate", "50") as sim:
         asyncio.run(run(sim))
@@ -305,3 +315,43 @@ def test_before_the_first_row_the_worker_is_told_the_origin(tmp_path: Path, monk
         assert world.source.origin_ms(entry) == first
 
     with_world(tmp_path, monkeypatch, main)
+
+
+def test_a_minute_without_a_row_is_given_up_after_two_answers_ten_minutes_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [T0 + 10 * M]
+    server = KlineServer(0)
+    server.gaps = {T0 + M}
+
+    async def main() -> None:
+        with segment(tmp_path, monkeypatch) as made:
+            async with http_server(server) as url:
+                async with RestClient(ExchangeConfig(rest_url=url), Governor(), lambda: now[0]) as client:
+                    world = World(made, client, url, lambda: now[0], [listing("BTCUSDT")])
+                    world.want(0, T0, T0 + 3 * M, lay.NEED_HOLE)
+                    world.needs.scan()
+                    await world.until_answered()
+                    assert len(world.consumers.rows(0, "1m")) == 3
+                    asked = len(server.asked)
+                    # The row before it is confirmed now; nothing is asked until ten minutes have passed.
+                    world.want(0, T0 + M, T0 + 3 * M, lay.NEED_HOLE)
+                    now[0] += 8 * M
+                    world.needs.scan()
+                    await world.until_answered()
+                    assert [int(q["startTime"]) for q in server.asked[asked:]] == [T0 + 2 * M]
+                    assert len(world.consumers.commands(lay.COMMAND_NO_ROW)) == 0
+                    now[0] += 3 * M
+                    world.needs.scan()
+                    await world.until_answered()
+                    told = world.consumers.commands(lay.COMMAND_NO_ROW)
+                    assert told["open_time"].tolist() == [T0 + M] and told["slot"].tolist() == [0]
+                    asked = len(server.asked)
+                    world.want(0, T0 + M, T0 + M, lay.NEED_HOLE)
+                    now[0] += 60 * M
+                    world.needs.scan()
+                    await world.until_answered()
+                    assert len(server.asked) == asked
+
+    asyncio.run(main())
+    assert f"exchange has no row symbol=BTCUSDT open_time_ms={T0 + M}" in caplog.text

@@ -19,6 +19,7 @@ from klshm.core.kernel.needs import check_streams, set_doubt, write_needs
 from klshm.core.kernel.rest import apply_rest_row
 from klshm.core.kernel.rows import count, record_at, symbol_at
 from klshm.core.kernel.scaling import read_cells, read_trade
+from klshm.core.kernel.stored import give_up_minute
 from klshm.core.kernel.trades import apply_trade
 from klshm.core.state import CELLS, MINUTE, SUMS
 from klshm.shm.counters import WORKER
@@ -202,6 +203,8 @@ def dispatch(m, events, at):
         note_official_id(m, slot, events[at + ev.E_L])
     elif kind == ev.SYMBOL_REMOVE:
         remove_symbol(m, slot)
+    elif kind == ev.NO_ROW:
+        give_up_minute(m, slot, events[at + ev.E_OPEN_TIME])
     elif kind == ev.SYMBOL_ORIGIN:
         set_origin(m, slot, events[at + ev.E_OPEN_TIME])
     else:

@@ -189,25 +189,17 @@ def amend_touched(m, slot):
 
 
 @compiled
-def keep_settle(m, slot, record):
-    """Keep what a closed bar says before it settles, to count whether it was right."""
-    state = m.state
-    closed = state[record + st.M_TIME] < state[symbol_at(m, slot) + st.S_OPEN_MINUTE]
-    cells = scratch(m, 1)
-    if closed and state[record + st.M_SETTLED] == 0 and minute_cells(m, slot, record, cells):
-        flags = minute_flags(m, slot, record, True)
-        snapshot_match(m, record, cells, st.M_HAS_SETTLE, st.M_SETTLE_CELLS, flags)
-
-
-@compiled
 def settle_minute(m, slot, record):
     """Let a closed minute settle: what readers get by default is what it says now."""
     state = m.state
     if state[record + st.M_SETTLED] == 1:
         return
-    keep_settle(m, slot, record)
     amend(m, slot, record, True)
     state[record + st.M_SETTLED] = 1
+    cells = scratch(m, 1)
+    if minute_cells(m, slot, record, cells):
+        flags = minute_flags(m, slot, record, True)
+        snapshot_match(m, record, cells, st.M_HAS_SETTLE, st.M_SETTLE_CELLS, flags)
 
 
 @compiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled, merged
-from klshm.core.kernel.closing import advance, amend_touched, catch_up, confirm, keep_settle
+from klshm.core.kernel.closing import advance, amend_touched, catch_up, confirm
 from klshm.core.kernel.intake import is_far_ahead
 from klshm.core.kernel.proof import prove_empty
 from klshm.core.kernel.records import find_record, off_holds, ring_at, ring_first, take_record, touch
@@ -105,7 +105,6 @@ def prove_by_first_id(m, slot, time, f):
             if state[earlier + st.M_BASE_L] + 1 != f or state[earlier + st.M_OWN] == 1:
                 return
             if base == st.BASE_FRAME:
-                keep_settle(m, slot, earlier)
                 finish(m, slot, earlier, st.SOURCE_NEXT_FRAME)
             if step > 1:
                 prove_empty(m, slot, time - (step - 1) * MINUTE, time)
@@ -163,7 +162,6 @@ def accept_final(m, slot, record, f, L, cells):
             count(m, _CONTRADICTIONS, 1)
             if state[record + st.M_BASE_CELLS + COUNT] > state[cells + COUNT]:
                 return  # REST is asked again
-    keep_settle(m, slot, record)
     if L == UNKNOWN_ID:
         set_base(m, record, st.BASE_REST, st.NONE, st.NONE, cells)
         confirm(m, slot, record, st.SOURCE_FINAL_FRAME)

@@ -1,7 +1,7 @@
 """How often bars were right before the exchange said so: every comparison is counted (BARS section 7).
 
-What a bar says at its tick and when it settles is kept, and compared once it is confirmed. A
-confirmed bar is equal by definition and is not counted.
+What a bar says at its tick and when it settles is kept, and compared once it is confirmed. A bar
+that was confirmed by then is equal by definition: such bars are counted apart.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from klshm.core.kernel.flags import class_of
 from klshm.core.kernel.rows import copy_cells, count, same_cells, symbol_at
 from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, MINUTE, SUMS, VOLUME
 from klshm.shm.counters import WORKER
-from klshm.shm.layout import STATE_CONFIRMED
+from klshm.shm.layout import STATE_CONFIRMED, STATE_LIVE
 
 
 __all__ = []
@@ -21,6 +21,8 @@ _MATCH = WORKER.index("match_tick_traded_compared_total")
 _MATCH_SETTLE = WORKER.index("match_settle_traded_compared_total")
 _UNEQUAL = WORKER.index("match_tick_unequal_open_total")
 _UNEQUAL_SETTLE = WORKER.index("match_settle_unequal_open_total")
+_CONFIRMED_AT_TICK = WORKER.index("match_tick_confirmed_total")
+_CONFIRMED_AT_SETTLE = WORKER.index("match_settle_confirmed_total")
 _PURE_COMPARED = WORKER.index("match_aggtrade_compared_total")
 _PURE_EQUAL = WORKER.index("match_aggtrade_equal_total")
 
@@ -75,6 +77,10 @@ def compare(m, slot, record, final):
     """Compare a minute that has just been confirmed with what was said of it before."""
     state = m.state
     symbol = symbol_at(m, slot)
+    if state[final + COUNT] > 0 and state[record + st.M_SETTLED] == 0:
+        count(m, _CONFIRMED_AT_SETTLE, 1)
+        if state[record + st.M_STATE] == STATE_LIVE:
+            count(m, _CONFIRMED_AT_TICK, 1)
     compare_moment(m, record, final, st.M_HAS_TICK, st.M_TICK_CELLS, _MATCH, _UNEQUAL)
     compare_moment(m, record, final, st.M_HAS_SETTLE, st.M_SETTLE_CELLS, _MATCH_SETTLE, _UNEQUAL_SETTLE)
     time, doubt = state[record + st.M_TIME], state[symbol + st.S_DOUBT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled, merged
-from klshm.core.kernel.closing import amend, amend_touched, confirm, keep_settle
+from klshm.core.kernel.closing import amend, amend_touched, confirm
 from klshm.core.kernel.flags import minute_flags
 from klshm.core.kernel.folds import refold_above, scratch
 from klshm.core.kernel.minutes import move_need, need_from
@@ -46,6 +46,7 @@ _REST_ROWS = WORKER.index("rest_rows_total")
 _REST_STALE = WORKER.index("rest_stale_total")
 _REST_ADOPTED = WORKER.index("rest_adopted_total")
 _REST_DIFFERS = WORKER.index("rest_differs_from_final_total")
+_CLOSED = WORKER.index("closed_total")
 _CORRECTED = WORKER.index("corrected_total")
 _FOLDS_COMPARED = WORKER.index("folds_compared_total")
 _FOLDS_EQUAL = WORKER.index("folds_equal_total")
@@ -143,7 +144,6 @@ def apply_rest_minute(m, slot, record, age, cells):
         count(m, _REST_STALE, 1)
         return
     proven = age >= confirming_age(m, slot, record, equal)
-    keep_settle(m, slot, record)
     if not equal:
         count(m, _REST_ADOPTED, 1)
     framed = state[record + st.M_BASE] == st.BASE_FRAME and state[record + st.M_OWN] == 0
@@ -212,6 +212,7 @@ def store_official(m, slot, interval, time, age, cells):
     if interval > 0:
         return
     if status == STATE_CLOSED:
+        count(m, _CLOSED, 0 if known else 1)  # it will be counted as confirmed like one of ours
         need_from(m, slot, time)
     move_filled(m, slot, time + MINUTE)
     move_need(m, slot)

@@ -7,11 +7,12 @@ from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import amend
 from klshm.core.kernel.folds import refold_above, scratch
 from klshm.core.kernel.minutes import close_before, flatten, need_from
-from klshm.core.kernel.records import find_record, is_empty, take_record
+from klshm.core.kernel.records import find_record, is_empty, oldest_minute, take_record
 from klshm.core.kernel.rows import (
     count,
     has_row,
     history_at,
+    oldest_row,
     pack,
     restore,
     row_flags,
@@ -27,6 +28,7 @@ from klshm.shm.layout import FLAG_FILLED, FLAG_PARTIAL, STATE_CLOSED, STATE_CONF
 
 __all__ = []
 
+_NO_ROW = WORKER.index("no_row_total")
 _CONFIRMED_EMPTY = WORKER.index("confirmed_empty_total")
 
 
@@ -65,7 +67,7 @@ def move_filled(m, slot, time):
         time += MINUTE
 
 
-@merged
+@compiled
 def lose_trade(m, slot, time):
     """A trade came too late for its minute's record: its closed bar is known to lack it."""
     at = history_at(m, slot, 0, time)
@@ -76,6 +78,26 @@ def lose_trade(m, slot, time):
     cells = scratch(m, 1)
     restore(m, slot, at, cells)
     rewrite_row(m, slot, time, cells, STATE_CLOSED, flags | FLAG_PARTIAL)
+    need_from(m, slot, time)
+
+
+@compiled
+def give_up_minute(m, slot, time):
+    """The exchange has no row of a minute: what we hold stays, partial; if it is nothing, a filled bar stands in."""
+    ended = time > 0 and time % MINUTE == 0 and time < oldest_minute(m, slot)
+    if not ended or time < oldest_row(m, slot, 0):
+        return
+    count(m, _NO_ROW, 1)
+    if has_row(m, slot, 0, time):
+        lose_trade(m, slot, time)
+        return
+    cells, price = scratch(m, 1), close_before(m, slot, time)
+    if price == st.NONE:
+        return
+    flatten(m, cells, price)
+    pack(m, slot, 0, time, cells, STATE_CLOSED, FLAG_FILLED | FLAG_PARTIAL, 1)
+    write_history(m, slot, 0, time, True)
+    refold_above(m, slot, 0, time, True, st.NONE)
     need_from(m, slot, time)
 
 
