@@ -10,7 +10,10 @@ __all__ = ["Bar", "Fill", "fold"]
 
 
 class Fill(NamedTuple):
-    """One individual trade, or one recorded aggTrade when `agg_id` >= 0."""
+    """One individual trade, or one recorded aggTrade when `agg_id` >= 0.
+
+    A trade that is not of the kind MARKET (ADL, INSURANCE_FUND) takes an id and is told on `@trade`, nowhere else.
+    """
 
     time_ms: int
     first_id: int
@@ -21,6 +24,7 @@ class Fill(NamedTuple):
     rpi_quantity: int
     taker_buy: bool
     agg_id: int
+    kind: str = "MARKET"
 
 
 class Bar:

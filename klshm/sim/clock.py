@@ -19,10 +19,15 @@ class SimClock:
     def __init__(self, start_ms: int | None = None) -> None:
         self.start_ms = int(time.time() * 1000) if start_ms is None else start_ms
         self._origin_ns = time.monotonic_ns()
+        self._born_ms = self._origin_ns // 1_000_000
 
     def step(self, by_ms: int) -> None:
         """Jump by some milliseconds, forwards or backwards."""
         self._origin_ns -= by_ms * 1_000_000
+
+    def uptime_ms(self) -> int:
+        """Return the time since the start; steps do not change it."""
+        return time.monotonic_ns() // 1_000_000 - self._born_ms
 
     def now_ms(self) -> int:
         """Return the simulated time, UTC milliseconds."""

@@ -39,11 +39,12 @@ class TradeEvent(NamedTuple):
 
 
 class ContractEvent(NamedTuple):
-    """A change of status, for `!contractInfo`."""
+    """A change of status or of brackets, for `!contractInfo`."""
 
     event_ms: int
     instrument: Instrument
     status: str
+    brackets: bool = False
 
 
 class RawEvent(NamedTuple):

@@ -47,7 +47,7 @@ def _document(market: Market, now_ms: int) -> dict[str, object]:
             {"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "-10000"},
             {"asset": "USDC", "marginAvailable": True, "autoAssetExchange": "-10000"},
         ],
-        "symbols": [_symbol(instrument) for instrument in market.instruments.values()],
+        "symbols": [_symbol(found) for found in market.instruments.values() if found.listed],
     }
 
 

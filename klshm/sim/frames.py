@@ -16,6 +16,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+_BRACKETS = (
+    '[{"bs":1,"bnf":0,"bnc":5000,"mmr":0.01,"cf":0,"mi":21,"ma":50},'
+    '{"bs":2,"bnf":5000,"bnc":25000,"mmr":0.025,"cf":75,"mi":11,"ma":20}]'
+)
+
+
 def decimal(units: int, decimals: int) -> str:
     """Print an integer count of 10**-decimals as a fixed decimal."""
     if decimals == 0:
@@ -78,16 +84,17 @@ def trade_frame(event: TradeEvent) -> str:
     return (
         f'{{"e":"trade","E":{event.event_ms},"T":{fill.time_ms},"s":"{spec.symbol}","t":{fill.first_id},'
         f'"p":"{decimal(fill.price, spec.price_decimals)}","q":"{decimal(fill.quantity, spec.quantity_decimals)}",'
-        f'"X":"MARKET","m":{"false" if fill.taker_buy else "true"}}}'
+        f'"X":"{fill.kind}","m":{"false" if fill.taker_buy else "true"}}}'
     )
 
 
 def contract_frame(event: ContractEvent) -> str:
-    """Return a contractInfo event."""
+    """Return a contractInfo event; `bks` is empty but for changes of brackets."""
     spec = event.instrument.spec
+    bks = _BRACKETS if event.brackets else "[]"
     return (
         f'{{"e":"contractInfo","E":{event.event_ms},"s":"{spec.symbol}","ct":"{spec.contract_type}","dt":{spec.delivery_ms},'
-        f'"ot":{spec.onboard_ms},"cs":"{event.status}","bks":[],"st":1}}'
+        f'"ot":{spec.onboard_ms},"cs":"{event.status}","bks":{bks},"st":{2 if spec.coin_margined else 1}}}'
     )
 
 

@@ -37,7 +37,7 @@ class Connection:
     Args:
         route: `market`, `public`, `private` or the empty string.
         transport: where frames go.
-        opened_ms: simulated time of the handshake.
+        opened_ms: when the handshake was, by the uptime of the simulator.
     """
 
     def __init__(self, number: int, route: str, combined: bool, transport: asyncio.Transport, opened_ms: int) -> None:
@@ -47,6 +47,7 @@ class Connection:
         self.bucket = TokenBucket()
         self.opened_ms = opened_ms
         self.last_ping_ms = opened_ms
+        self.ping_payload = b""
         self.awaited_pong_ms: int | None = None
         self.frames_sent = 0
         self.closing = False
@@ -91,10 +92,12 @@ class Hub:
 
     Args:
         activate: called with a stream name when it gets its first subscriber.
-        spoil: may damage the text of an aggTrade, a fault.
+        spoil: may damage the text of a frame of this kind of stream, a fault.
     """
 
-    def __init__(self, activate: Callable[[str], None], spoil: Callable[[str], str] = str) -> None:
+    def __init__(
+        self, activate: Callable[[str], None], spoil: Callable[[str, str], str] = lambda _, text: text
+    ) -> None:
         self.connections: dict[int, Connection] = {}
         self.handshakes = 0
         self._activate = activate
@@ -140,15 +143,15 @@ class Hub:
         if isinstance(event, KlineEvent):
             name = f"{event.instrument.lower}@kline_{event.interval}"
             if name in self._subscribers:
-                self.send(name, kline_frame(event))
+                self.send(name, self._spoil("kline", kline_frame(event)))
             spec = event.instrument.spec
             name = f"{spec.pair.lower()}_{spec.contract_type.lower()}@continuousKline_{event.interval}"
             if name in self._subscribers:
-                self.send(name, continuous_frame(event))
+                self.send(name, self._spoil("kline", continuous_frame(event)))
         elif isinstance(event, AggEvent):
             name = f"{event.instrument.lower}@aggTrade"
             if name in self._subscribers:
-                self.send(name, self._spoil(agg_frame(event)))
+                self.send(name, self._spoil("aggTrade", agg_frame(event)))
         elif isinstance(event, RawEvent):
             if event.stream in self._subscribers:
                 self.send(event.stream, event.text)

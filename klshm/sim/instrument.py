@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
+from collections.abc import Sequence
 
 from .bars import Bar, Fill, fold
 from .candles import MinuteRows, Series
@@ -16,6 +17,8 @@ from .symbols import SymbolSpec
 __all__ = ["KEPT_AGG_TRADES", "Instrument"]
 
 KEPT_AGG_TRADES = 20_000
+
+Spans = Sequence[tuple[int, int]]
 
 
 class Instrument:
@@ -32,6 +35,7 @@ class Instrument:
     def __init__(self, spec: SymbolSpec, seed: int, start_ms: int, cross_minutes: bool, cache: BlockCache) -> None:
         self.spec = spec
         self.status = spec.status
+        self.listed = spec.listed
         self.lower = "".join(c.lower() if c.isascii() else c for c in spec.symbol)
         minute_ms = start_ms - start_ms % MINUTE_MS
         self.history = History(spec, seed, min(minute_ms, spec.delivery_ms), cache)
@@ -83,10 +87,13 @@ class Instrument:
         found = self.bars(interval, [at], now_ms) if self.first_bar_ms is not None else []
         self.series[interval] = Series(interval, found[0].copy() if found else Bar(at, self.last_price))
 
-    def opens(self, interval: str, start_ms: int | None, end_ms: int | None, limit: int, now_ms: int) -> list[int]:
+    def opens(
+        self, interval: str, start_ms: int | None, end_ms: int | None, limit: int, now_ms: int, gaps: Spans = ()
+    ) -> list[int]:
         """Return the open times that a klines request selects.
 
-        With a start: the first `limit` from it. Otherwise: the last `limit` up to the end, or up to now.
+        With a start: the first `limit` from it. Otherwise: the last `limit` up to the end, or up to now. Rows that
+        lie wholly in one of the gaps do not exist.
         """
         if self.first_bar_ms is None:
             return []
@@ -100,18 +107,29 @@ class Instrument:
             if at < start_ms:
                 at = next_open_ms(interval, at)
             while at <= last and len(result) < limit:
-                result.append(at)
+                if not (gaps and _missing(interval, at, gaps)):
+                    result.append(at)
                 at = next_open_ms(interval, at)
             return result
         at = last
         while at >= first and len(result) < limit:
-            result.append(at)
+            if not (gaps and _missing(interval, at, gaps)):
+                result.append(at)
             at = previous_open_ms(interval, at)
         result.reverse()
         return result
 
     def bars(self, interval: str, opens: list[int], now_ms: int) -> list[Bar]:
-        """Return the bars opened at consecutive open times, history and live minutes folded together."""
+        """Return the bars opened at these ascending open times, history and live minutes folded together."""
+        result: list[Bar] = []
+        first = 0
+        for place, at in enumerate(opens):
+            if place + 1 == len(opens) or opens[place + 1] != next_open_ms(interval, at):
+                result += self._consecutive(interval, opens[first : place + 1], now_ms)
+                first = place + 1
+        return result
+
+    def _consecutive(self, interval: str, opens: list[int], now_ms: int) -> list[Bar]:
         split_ms = self.rows.start_ms
         if self.stopped_ms is None:
             self.rows.extend(now_ms)
@@ -156,17 +174,34 @@ class Instrument:
         return fold(pieces[0].open_time, pieces) if pieces else None
 
     def select_agg_trades(
-        self, from_id: int | None, start_ms: int | None, end_ms: int | None, limit: int
-    ) -> list[Group]:
-        """Return kept aggTrades: from an id, from a time, or the most recent ones; bounds inclusive."""
+        self, from_id: int | None, start_ms: int | None, end_ms: int | None, limit: int, oldest_ms: int = 0
+    ) -> list[Group] | None:
+        """Return aggTrades: from an id, from a time, or the most recent ones; bounds inclusive.
+
+        None if that reaches back beyond `oldest_ms` or beyond what is kept. There are none before the start.
+        """
         kept = list(self.agg_trades)
         low, high = 0, len(kept)
+        known_ms = kept[0].first_ms if len(kept) == KEPT_AGG_TRADES else 0
         if start_ms is not None:
+            if start_ms < max(oldest_ms, known_ms):
+                return None
             low = bisect_left(kept, start_ms, key=lambda group: group.first_ms)
         if end_ms is not None:
+            if end_ms < max(oldest_ms, known_ms):
+                return None
             high = bisect_right(kept, end_ms, key=lambda group: group.first_ms)
         if from_id is not None:
+            if from_id < (kept[0].agg_id if kept else self.grouper.next_id):
+                return None
             low = max(low, bisect_left(kept, from_id, key=lambda group: group.agg_id))
+            if low < len(kept) and kept[low].first_ms < oldest_ms:
+                return None
         if from_id is None and start_ms is None:
             low = max(low, high - limit)
         return kept[low : min(high, low + limit)]
+
+
+def _missing(interval: str, at: int, gaps: Spans) -> bool:
+    end_ms = next_open_ms(interval, at)
+    return any(from_ms <= at and end_ms <= to_ms for from_ms, to_ms in gaps)

@@ -27,7 +27,7 @@ __all__ = ["FRAME_GAP_MS", "LATE_FINAL_MS", "Market", "MarketOptions"]
 FRAME_GAP_MS = 250
 LATE_FINAL_MS = 2_004
 EMPTY_OPEN_MS = 2_400
-_FILL, _FLUSH, _OUT, _MINUTE, _EMPTY, _TICK, _STATUS, _RAW = range(8)
+_FILL, _FLUSH, _OUT, _MINUTE, _EMPTY, _TICK, _STATUS, _GONE, _RAW = range(9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class MarketOptions:
     id_gaps: bool = True
     frame_mode: str = "lead"
     empty_frames: str = "none"
+    forced_share: float = 0.0005
+    settled_rows: str = "stop"
 
 
 class Market:
@@ -104,9 +106,15 @@ class Market:
         """Keep the market from making frames of a symbol whose recorded frames are sent verbatim."""
         self._silent.add(symbol)
 
-    def schedule_status(self, at_ms: int, symbol: str, status: str, *, change: bool = True) -> None:
-        """Announce a status on `!contractInfo` at a time; `change` also makes it so."""
-        self._push(max(at_ms, self.now_ms), _STATUS, self.instruments[symbol], (status, change))
+    def schedule_status(
+        self, at_ms: int, symbol: str, status: str, *, change: bool = True, brackets: bool = False
+    ) -> None:
+        """Announce a status on `!contractInfo` at a time; `change` also makes it so, `brackets` tells new ones."""
+        self._push(max(at_ms, self.now_ms), _STATUS, self.instruments[symbol], (status, change, brackets))
+
+    def schedule_removal(self, at_ms: int, symbol: str) -> None:
+        """Let a symbol leave exchangeInfo at a time."""
+        self._push(at_ms, _GONE, self.instruments[symbol], None)
 
     def next_ms(self) -> int:
         """Return the time of the next thing that happens."""
@@ -134,6 +142,9 @@ class Market:
                 self._tick(at_ms, out)
             elif kind == _STATUS:
                 self._status(at_ms, instrument, item, out)
+            elif kind == _GONE:
+                instrument.listed = False
+                self.version += 1
             else:
                 if item.official is not None:
                     self.instruments[item.symbol].rows.replace(item.official)
@@ -152,6 +163,7 @@ class Market:
         self._sources[spec.symbol] = GeneratedTrades(
             spec, options.seed, max(self.now_ms, spec.first_trade_ms), instrument.last_price, instrument.last_id + 1,
             boundary=options.boundary_effect, id_gaps=options.id_gaps,
+            forced_share=options.forced_share if options.id_gaps else 0.0,
         )  # fmt: skip
         self._pull(instrument)
 
@@ -163,7 +175,11 @@ class Market:
         return fill
 
     def _fill(self, instrument: Instrument, fill: Fill, out: list[Event]) -> None:
-        if instrument.status in ("SETTLING", "CLOSE"):
+        if instrument.status != "TRADING":
+            return
+        if fill.kind != "MARKET":
+            out.append(TradeEvent(fill.time_ms, instrument, fill))
+            self._pull(instrument)
             return
         self.trades_total += 1
         self.changed.add(instrument.spec.symbol)
@@ -267,13 +283,16 @@ class Market:
 
     # Listing and delisting
 
-    def _status(self, at_ms: int, instrument: Instrument, item: tuple[str, bool], out: list[Event]) -> None:
-        status, change = item
+    def _status(self, at_ms: int, instrument: Instrument, item: tuple[str, bool, bool], out: list[Event]) -> None:
+        status, change, brackets = item
         if change and instrument.status != status:
+            was_trading = instrument.status == "TRADING"
             instrument.status = status
             self.version += 1
             if status == "TRADING" and instrument.spec.symbol not in self._sources:
                 self._start_trading(instrument)
-            if status == "SETTLING":
-                instrument.stopped_ms = at_ms - at_ms % MINUTE_MS + MINUTE_MS
-        out.append(ContractEvent(at_ms, instrument, status))
+            if was_trading:
+                self._sources.pop(instrument.spec.symbol, None)
+                if self.options.settled_rows == "stop":
+                    instrument.stopped_ms = at_ms - at_ms % MINUTE_MS + MINUTE_MS
+        out.append(ContractEvent(at_ms, instrument, status, brackets))

@@ -128,6 +128,7 @@ def spec_for(recording: Recording, known: SymbolSpec | None, history_days: int) 
     spec = known or SymbolSpec(recording.symbol, base, 0, 1, 0, 1, 1, pair=recording.symbol)
     return replace(
         spec,
+        status="TRADING",
         price_decimals=recording.price_decimals,
         quantity_decimals=recording.quantity_decimals,
         tick=_step([fill.price for fill in fills]),

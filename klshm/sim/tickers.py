@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .frames import mini_ticker, ticker
 from .hub import Hub
 from .market import Market
@@ -18,15 +20,24 @@ _CM_TICKER = (
     '"o":"82150.1","h":"83903.5","l":"81600.0","v":"1913789","q":"2303.89491534","O":{o},"C":{c},"F":912345678,"L":912399999,'
     '"n":54310,"st":2}}'
 )
+# Only a fault that is for all symbols is for this one.
+_NO_SYMBOL = "-"
 _CM = (("BTCUSD_PERP", "BTCUSD"), ("AAVEUSD_PERP", "AAVEUSD"))
 
 
 class Tickers:
-    """Send miniTicker and ticker events for what changed since the last call."""
+    """Send miniTicker and ticker events for what changed since the last call.
 
-    def __init__(self, market: Market, hub: Hub) -> None:
+    Args:
+        muted: says whether a kind of stream (miniTicker, ticker) is silent for a symbol at a time, a fault.
+    """
+
+    def __init__(
+        self, market: Market, hub: Hub, muted: Callable[[str, str, int], bool] = lambda stream, symbol, now_ms: False
+    ) -> None:
         self._market = market
         self._hub = hub
+        self._muted = muted
         self._second = 0
 
     def run(self, now_ms: int) -> None:
@@ -34,8 +45,8 @@ class Tickers:
         changed, self._market.changed = self._market.changed, set()
         self._second += 1
         hub, market = self._hub, self._market
-        minis = hub.wanted("!miniTicker@arr")
-        fulls = hub.wanted("!ticker@arr")
+        minis = hub.wanted("!miniTicker@arr") and not self._muted("miniTicker", _NO_SYMBOL, now_ms)
+        fulls = hub.wanted("!ticker@arr") and not self._muted("ticker", _NO_SYMBOL, now_ms)
         mini_rows: list[str] = []
         full_rows: list[str] = []
         for symbol in changed:
@@ -47,11 +58,12 @@ class Tickers:
             day = instrument.day(now_ms)
             if day is None:
                 continue
-            if minis:
+            quiet = self._muted("miniTicker", symbol, now_ms)
+            if minis and not quiet:
                 mini_rows.append(mini_ticker(instrument, day, now_ms, row=True))
-            if single:
+            if single and not quiet:
                 hub.send(single_name, mini_ticker(instrument, day, now_ms, row=False))
-            if fulls:
+            if fulls and not self._muted("ticker", symbol, now_ms):
                 full_rows.append(ticker(instrument, day, now_ms))
         for name, base in _CM:
             if minis:

@@ -37,10 +37,20 @@ class GeneratedTrades:
         first_id: id of the first trade.
         boundary: place sweeps across minute ends on purpose (active symbols).
         id_gaps: skip some ids, as self-trade prevention does.
+        forced_share: of the trades, how many are preceded by a forced one (ADL, insurance fund).
     """
 
     def __init__(
-        self, spec: SymbolSpec, seed: int, start_ms: int, price: int, first_id: int, *, boundary: bool, id_gaps: bool
+        self,
+        spec: SymbolSpec,
+        seed: int,
+        start_ms: int,
+        price: int,
+        first_id: int,
+        *,
+        boundary: bool,
+        id_gaps: bool,
+        forced_share: float = 0.0,
     ) -> None:
         self._spec = spec
         self._rng = np.random.default_rng([seed, spec.key])
@@ -50,6 +60,7 @@ class GeneratedTrades:
         self._id = first_id
         self._boundary = boundary and spec.trades_per_s > 0.05
         self._id_gaps = id_gaps
+        self._forced_above = 1.0 - forced_share
         self._bid = max(10, price // spec.tick)
         self._anchor = self._bid
         orders_per_minute = max(self._orders_per_ms * 60_000, 1.0)
@@ -102,6 +113,8 @@ class GeneratedTrades:
             time_ms = at_ms + spread_ms * place // fills
             if self._id_gaps and dice[place] < 0.004:
                 self._id += 1 + int(dice[place] * 1000)
+            if dice[place] > self._forced_above:
+                self._force(time_ms, price * spec.tick, buy)
             quantity = 1 + int(sizes[place])
             rpi = quantity if spec.rpi and dice[fills + place] < 0.03 else 0
             self._queue.append(Fill(time_ms, self._id, self._id, 1, price * spec.tick, quantity, rpi, buy, -1))
@@ -109,3 +122,11 @@ class GeneratedTrades:
             self._last_ms = time_ms
         if levels > 1:
             self._bid = max(3, self._bid + (levels - 1 if buy else 1 - levels))
+
+    def _force(self, time_ms: int, price: int, buy: bool) -> None:
+        """Append a trade that is not one of the market: far from its price, and off the tick where there is room."""
+        kind = ("ADL", "INSURANCE_FUND")[self._id % 2]
+        self._queue.append(
+            Fill(time_ms, self._id, self._id, 1, price * 97 // 100 + 1, self._spec.order_size, 0, buy, -1, kind)
+        )
+        self._id += 1

@@ -25,13 +25,13 @@ class Gate:
 
     Args:
         time_factor: scales the ping interval, the pong deadline and the greatest age.
-        refuses: says whether handshakes are refused at a time, a fault.
+        refusal: tells the status by which handshakes are refused at a time, a fault.
     """
 
     def __init__(
-        self, hub: Hub, clock: SimClock, time_factor: float = 1.0, refuses: Callable[[int], bool] = lambda _: False
+        self, hub: Hub, clock: SimClock, time_factor: float = 1.0, refusal: Callable[[int], int | None] = lambda _: None
     ) -> None:
-        self._refuses = refuses
+        self._refusal = refusal
         self._hub = hub
         self._clock = clock
         self._ping_ms = max(1, int(_PING_MS * time_factor))
@@ -47,7 +47,8 @@ class Gate:
 
     def watch(self) -> None:
         """Send due pings; drop connections that are too old or did not answer. Called about once a second."""
-        now_ms = self._clock.now_ms()
+        # A step of the exchange's clock makes no connection older.
+        now_ms = self._clock.uptime_ms()
         for connection in list(self._hub.connections.values()):
             waiting_ms = connection.awaited_pong_ms
             if now_ms - connection.opened_ms >= self._age_ms:
@@ -58,11 +59,13 @@ class Gate:
                 connection.last_ping_ms = now_ms
                 if waiting_ms is None:
                     connection.awaited_pong_ms = now_ms
-                connection.put(websocket_frame(str(now_ms).encode(), 9))
+                connection.ping_payload = str(self._clock.now_ms()).encode()
+                connection.put(websocket_frame(connection.ping_payload, 9))
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if self._refuses(self._clock.now_ms()):
-            return web.Response(status=503, text="Service Unavailable.")
+        refused = self._refusal(self._clock.now_ms())
+        if refused is not None:
+            return web.Response(status=refused, text="Service Unavailable.")
         socket = web.WebSocketResponse(
             autoping=False, autoclose=True, compress=False, max_msg_size=1 << 20, timeout=1.0
         )
@@ -71,7 +74,7 @@ class Gate:
         await socket.prepare(request)
         route, kind = _parse(request.path)
         transport = cast("asyncio.Transport", request.transport)
-        connection = self._hub.add(route, kind == "stream", transport, self._clock.now_ms())
+        connection = self._hub.add(route, kind == "stream", transport, self._clock.uptime_ms())
         try:
             self._from_url(connection, request, kind)
             async for message in socket:
@@ -93,13 +96,10 @@ class Gate:
 
     def _on_message(self, connection: Connection, kind: WSMsgType, data: object) -> bool:
         if kind == WSMsgType.PONG:
-            if (
-                connection.awaited_pong_ms is not None
-                and bytes(cast("bytes", data)) == str(connection.last_ping_ms).encode()
-            ):
+            if bytes(cast("bytes", data)) == connection.ping_payload:
                 connection.awaited_pong_ms = None
             return True
-        if not connection.bucket.take(self._clock.now_ms()):
+        if not connection.bucket.take(self._clock.uptime_ms()):
             connection.close(1008, "Too many requests")
             return False
         if kind == WSMsgType.PING:

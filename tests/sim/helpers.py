@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from klshm.sim.bars import Fill
+from klshm.sim.catalogue import catalogue
 from klshm.sim.events import AggEvent, Event, KlineEvent, TradeEvent
 from klshm.sim.market import Market, MarketOptions
-from klshm.sim.symbols import SymbolSpec, catalogue
+from klshm.sim.symbols import SymbolSpec
 from tests.support.processes import PROJECT
 
 
@@ -41,10 +42,10 @@ def run(
 
 
 def trades_of(events: list[Event]) -> dict[str, list[Fill]]:
-    """Return the individual trades by symbol."""
+    """Return the individual trades of the market by symbol, without forced ones."""
     found: dict[str, list[Fill]] = {}
     for event in events:
-        if isinstance(event, TradeEvent):
+        if isinstance(event, TradeEvent) and event.fill.kind == "MARKET":
             found.setdefault(event.instrument.spec.symbol, []).append(event.fill)
     return found
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from klshm.sim.faults import PARAMETERS
 from tests.support.processes import PROJECT, is_alive, wait_for
 
 
@@ -66,3 +67,16 @@ def test_exits_with_its_parent(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, check=True)
     pid = int(done.stdout)
     wait_for(lambda: not is_alive(pid), 60)
+
+
+def test_help_documents_every_switch_and_fault() -> None:
+    command = [sys.executable, "-m", "klshm.sim", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=True).stdout
+    assert "POST /sim/faults" in text and "The schedule `standard`" in text
+    assert all(f"\n    {name} " in text for name in PARAMETERS)
+    options = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+    for option in options:
+        # The description stands on the line of the option or on the next one.
+        entry = text.split(f"\n  {option}", 1)[1].split("\n  --")[0]
+        assert len(entry.split()) > 3, f"{option} has no description"
+    assert len(options) > 20

@@ -152,4 +152,4 @@ def test_archive_headers_are_understood(tmp_path: Path) -> None:
         "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n5,1.25,0.5,10,12,1000,true\n"
     )
     fill = load("XYZUSDT", [path], 3, 3).fills[0]
-    assert fill == (1000, 10, 12, 3, 1250, 500, 0, False, 5)
+    assert fill == (1000, 10, 12, 3, 1250, 500, 0, False, 5, "MARKET")
