@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.engine import engine
+from tests.support.engine import STARTED_S, engine, environment
 from tests.support.exchange import exchange
+from tests.support.processes import wait_for
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +22,7 @@ COMMANDS = dict(re.findall(r"<!-- command: (\w+) -->\n```\w+\n(.*?)```", README,
 
 
 def test_the_readme_has_its_commands() -> None:
-    assert set(COMMANDS) == {"demo", "look", "live", "read", "test"}
+    assert set(COMMANDS) == {"demo", "look", "live", "history", "exact", "read", "test"}
     assert "--workers 4 --demo" in COMMANDS["demo"]
     assert COMMANDS["demo"].count("\n") == COMMANDS["test"].count("\n") == 1, "each is one command"
 
@@ -35,8 +37,7 @@ def test_the_commands_that_look_at_an_engine_work(tmp_path: Path) -> None:
         running.wait_live()
         environment = {**running.environment, "KLSHM_INSTANCE": "readme"}
         for line in COMMANDS["look"].splitlines():
-            command = [sys.executable if word == ".venv/bin/python" else word for word in shlex.split(line)]
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(words_of(line), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, f"{line}\n{done.stderr}"
             assert done.stdout.strip(), line
         code = COMMANDS["read"]
@@ -44,6 +45,41 @@ def test_the_commands_that_look_at_an_engine_work(tmp_path: Path) -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == 2, done.stdout
+
+
+def words_of(line: str) -> list[str]:
+    return [sys.executable if word in (".venv/bin/python", "python") else word for word in shlex.split(line)]
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_going_live_and_the_commands_beside_it_work_as_they_stand(tmp_path: Path) -> None:
+    """The exchange's place is taken by the simulator, by the environment alone."""
+    with exchange("--symbols", "8", "--rate", "100", "--start-at", "2026-11-20T12:00:40Z") as market:
+        variables = environment(
+            tmp_path,
+            KLSHM_EXCHANGE__REST_URL=market.rest_url,
+            KLSHM_EXCHANGE__WS_URL=f"ws://127.0.0.1:{market.port}",
+            KLSHM_DATA__DIRECTORY=str(tmp_path / "data"),
+            KLSHM_SEGMENT__MAX_SYMBOLS="64",
+        )
+        history = words_of(COMMANDS["history"])
+        fetched = subprocess.run(history, cwd=ROOT, env=variables, capture_output=True, text=True)
+        assert fetched.returncode == 0, fetched.stderr
+        assert " rows fetched, 0 series failed" in fetched.stdout
+        log = tmp_path / "live.log"
+        live = words_of(COMMANDS["live"])
+        with log.open("wb") as output:
+            process = subprocess.Popen(live, cwd=ROOT, env=variables, stdout=output, stderr=output)
+        try:
+            wait_for(lambda: " is live:" in log.read_text() or process.poll() is not None, STARTED_S, log.read_text)
+            # Two minutes have closed, and been confirmed.
+            wait_for(lambda: market.now_ms() > market.start_ms + 160_000, 200, log.read_text)
+            found = subprocess.run(words_of(COMMANDS["exact"]), cwd=ROOT, env=variables, capture_output=True, text=True)
+            assert found.returncode == 0, found.stdout + found.stderr
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, log.read_text()
 
 
 def test_the_requirements_are_those_of_the_engine_extra() -> None:

@@ -54,7 +54,8 @@ def add(nouns: Any) -> None:
 
 def _symbols(options: argparse.Namespace) -> int:
     with attach(options.instance) as reader:
-        rows = [_listing(row) for row in reader.source.table.rows()]
+        tables = [view.needs() for view in reader.source.views]
+        rows = [_listing(row, tables) for row in reader.source.table.rows()]
     rows = [row for row in rows if options.all or row["status"] not in ("empty", "delisted")]
     if options.json:
         print_json(rows)
@@ -63,8 +64,9 @@ def _symbols(options: argparse.Namespace) -> int:
     return 0
 
 
-def _listing(row: Any) -> dict[str, Any]:
+def _listing(row: Any, tables: list[Any]) -> dict[str, Any]:
     status, contract = int(row["status"]), int(row["contract"])
+    worker, local_slot = int(row["worker"]), int(row["local_slot"])
     return {
         "symbol": bytes(row["name"]).decode(),
         "status": lay.SYMBOL_STATUS_NAMES[status],
@@ -72,8 +74,9 @@ def _listing(row: Any) -> dict[str, Any]:
         "price_decimals": int(row["price_decimals"]),
         "quantity_decimals": int(row["quantity_decimals"]),
         "onboard_ms": int(row["onboard_ms"]),
-        "worker": int(row["worker"]),
+        "worker": worker,
         "trades_24h": int(row["trades_24h"]),
+        "trades": int(tables[worker][local_slot]["trades_total"]),
     }
 
 

@@ -74,7 +74,7 @@ class RestClient:
 
     Attributes:
         requests: Requests sent.
-        weight: Request weight they cost.
+        weights: Request weight they cost, by what they were for.
         failures: Requests that ended in an error.
         limited: Answers 429 and 418.
     """
@@ -91,7 +91,7 @@ class RestClient:
         self.governor = governor
         self.gate = Gate(governor, now_ms, purse)
         self.requests = 0
-        self.weight = 0
+        self.weights = dict.fromkeys(Priority, 0)
         self.failures = 0
         self.limited = 0
         self._now_ms = now_ms
@@ -224,7 +224,7 @@ class RestClient:
 
     async def _admit(self, weight: int, priority: Priority) -> None:
         await self.gate.admit(weight, priority)
-        self.weight += weight
+        self.weights[priority] += weight
 
     async def _send(self, path: str, parameters: Mapping[str, str]) -> bytes:
         if self._session is None:

@@ -126,7 +126,7 @@ async def fetch_history(config: Config, path: Path, wish: Wish, progress: Callab
         finally:
             run.close()
         run.outcome.requests = client.requests
-        run.outcome.weight = client.weight
+        run.outcome.weight = sum(client.weights.values())
     run.outcome.duration_s = time.monotonic() - began_s
     return run.outcome
 

@@ -110,9 +110,7 @@ class Judge:
         if verdict.shrunk:
             self._suspects.clear()
             return
-        verdict.removed = [
-            dataclasses.replace(carried[name], status=lay.SYMBOL_DELISTED) for name in sorted(gone & self._suspects)
-        ]
+        verdict.removed = [_ended(carried[name], listed.get(name)) for name in sorted(gone & self._suspects)]
         self._suspects = gone - self._suspects
 
 
@@ -127,6 +125,11 @@ def _updated(entry: Entry, listing: Listing) -> Entry:
     )
 
 
+def _ended(entry: Entry, listing: Listing | None) -> Entry:
+    delivery_ms = listing.delivery_date if listing else entry.delivery_ms
+    return dataclasses.replace(entry, status=lay.SYMBOL_DELISTED, delivery_ms=delivery_ms)
+
+
 class Listings:
     """Keeps the symbols table true, and tells the workers.
 
@@ -136,6 +139,7 @@ class Listings:
         client: Asks the exchange.
         inboxes: One outlet per worker.
         health: Told the outcome of requests.
+        now_ms: Returns the exchange's time, UTC ms.
         on_added: Called with new entries, and once with those an earlier historian left.
         on_removed: Called with tombstones.
     """
@@ -147,6 +151,7 @@ class Listings:
         client: RestClient,
         inboxes: list[Outlet],
         health: Health,
+        now_ms: Callable[[], int],
         *,
         on_added: Callable[[list[Entry]], None],
         on_removed: Callable[[list[Entry]], None],
@@ -156,6 +161,7 @@ class Listings:
         self._client = client
         self._inboxes = inboxes
         self._health = health
+        self._now_ms = now_ms
         self._on_added = on_added
         self._on_removed = on_removed
         self._announced: set[int] = set()
@@ -168,12 +174,8 @@ class Listings:
         """Ask the exchange again soon, not only at the next minute."""
         self._again.set()
 
-    async def run(self, now_ms: Callable[[], int]) -> None:
-        """Keep the table true for ever.
-
-        Args:
-            now_ms: Returns the exchange's time, UTC ms.
-        """
+    async def run(self) -> None:
+        """Keep the table true for ever."""
         self._announce(self._book.carried().values())
         backoff = Backoff(1.0, 30.0)
         while True:
@@ -186,7 +188,7 @@ class Listings:
             else:
                 self._health.answered()
                 backoff.reset()
-                pause_s = _pause_s(verdict.next_onboard_ms, now_ms())
+                pause_s = _pause_s(verdict.next_onboard_ms, self._now_ms())
             timer = asyncio.get_running_loop().call_later(pause_s, self._again.set)
             await self._again.wait()
             timer.cancel()
@@ -250,6 +252,9 @@ class Listings:
     def _remove(self, entries: list[Entry]) -> None:
         if not entries:
             return
+        now_ms = self._now_ms()
+        # Perpetuals "end" in the year 2100; one that has vanished without a date ends now.
+        entries = [dataclasses.replace(entry, delivery_ms=min(entry.delivery_ms, now_ms)) for entry in entries]
         self._book.replace(entries)
         for entry in entries:
             self._inboxes[entry.worker].urgent(command(lay.COMMAND_REMOVE, entry.slot))

@@ -97,6 +97,7 @@ class Historian:
             self.client,
             self.inboxes,
             self.health,
+            now_ms,
             on_added=self.backfill.add,
             on_removed=self.backfill.remove,
         )
@@ -192,7 +193,7 @@ class Historian:
 
     async def _keep_listings(self) -> None:
         await self._measured.wait()
-        await self.listings.run(self.clock.now_ms)
+        await self.listings.run()
 
     async def _keep_backfill(self) -> None:
         await self.listings.filled.wait()
@@ -221,6 +222,8 @@ class Historian:
         counters.set("requests_total", self.client.requests)
         counters.set("requests_failed_total", self.client.failures)
         counters.set("limited_total", self.client.limited)
+        for priority, weight in self.client.weights.items():
+            counters.set(f"weight_{priority.name.lower()}_total", weight)
         counters.set("weight_used", governor.used(now_ms))
         counters.set("weight_limit", governor.limit)
         counters.set("banned_until_ms", governor.banned_until_ms(now_ms))

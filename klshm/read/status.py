@@ -17,6 +17,7 @@ from klshm.version import __version__
 
 __all__ = ["StatusReport"]
 
+_PURPOSES: Final = ("repair", "confirm", "listings", "backfill")
 _RATE_WINDOW_S: Final = 0.25
 """Shortest time over which a rate is measured."""
 _CONFIRMED: Final = (
@@ -77,6 +78,8 @@ class StatusReport:
                 "last_commit_ms": self._persister.get("commit_last_ms"),
             },
             "processes": self._processes(),
+            "rings": self._rings(),
+            "counters": self._counters(),
         }
 
     def _sum(self, *names: str) -> int:
@@ -92,6 +95,31 @@ class StatusReport:
             "weight_used": self._historian.get("weight_used"),
             "weight_limit": self._historian.get("weight_limit"),
             "banned_until_ms": banned_until_ms or None,
+            "weights": {name: self._historian.get(f"weight_{name}_total") for name in _PURPOSES},
+        }
+
+    def _rings(self) -> list[dict[str, Any]]:
+        """Return how full the rings are in which a producer waits for its consumer."""
+        layout, historian = self._source.segment.layout, self._blocks["historian", 0]
+        rings = [
+            ("inbox", worker, int(historian[lay.B_INBOX_TAILS + worker]), block[lay.B_CURSOR], layout.inbox_rows)
+            for worker, block in enumerate(view.block for view in self._source.views)
+        ]
+        persister = self._blocks["persister", 0]
+        filled = (int(historian[lay.B_TAIL]), persister[lay.B_CURSOR], layout.historian_log_rows)
+        rings.append(("historian_log", 0, *filled))
+        return [
+            {"ring": ring, "index": index, "rows": max(0, tail - int(cursor)), "capacity": capacity}
+            for ring, index, tail, cursor, capacity in rings
+        ]
+
+    def _counters(self) -> dict[str, Any]:
+        """Return every counter of every role, as they stand in the segment."""
+        return {
+            "workers": [worker.as_dict() for worker in self._workers],
+            "historian": self._historian.as_dict(),
+            "persister": self._persister.as_dict(),
+            "launcher": Counters(self._blocks["launcher", 0], counters.LAUNCHER).as_dict(),
         }
 
     def _symbols(self) -> dict[str, int]:

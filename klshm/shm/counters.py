@@ -136,6 +136,10 @@ HISTORIAN: Final = (
     "delistings_total",
     "mutes_total",
     "symbols_mute",
+    "weight_repair_total",
+    "weight_confirm_total",
+    "weight_listings_total",
+    "weight_backfill_total",
 )
 
 PERSISTER: Final = (

@@ -285,7 +285,8 @@ NEED: Final = np.dtype(
         ("to_ms", "<i8"),  # open time of the last minute concerned
         ("reason", "<i8"),  # bits, 0: nothing needed
         ("since_ms", "<i8"),
-        ("reserved", "<i8", (8,)),
+        ("trades_total", "<i8"),  # trades taken since the symbol joined; no need, but kept per symbol like one
+        ("reserved", "<i8", (7,)),
     ]
 )
 

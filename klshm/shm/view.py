@@ -89,6 +89,11 @@ class PartitionView:
         self._lengths = [intervals.length_ms(name) for name in names]
         self._anchors = [intervals.anchor_ms(name) for name in names]
 
+    def needs(self) -> Any:
+        """Return the needs table as it stands, shape (slots,), dtype NEED; a row may be half written."""
+        words = self._segment.region(self.layout.needs_offset(self.worker), self.layout.slots * ROW_BYTES)
+        return words.view(lay.NEED)
+
     @property
     def generation(self) -> int:
         """Number of the newest publication; half `generation & 1` is the readable one."""

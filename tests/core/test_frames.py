@@ -306,3 +306,20 @@ def test_a_final_frame_counts_as_lost_once_the_next_minute_has_frames() -> None:
     feed.frame(12, 6, 3, final=True, sent_s=63)
     feed.check()
     assert feed.need()["reason"] == 0
+
+
+def test_continuous_klines_that_come_once_a_minute_are_not_mute() -> None:
+    feed = Feed()
+    feed.trade(1, 10, 10, 4, 50)
+    feed.frame(-2, 4, 1, first=-2, final=True, sent_s=60.1)
+    feed.trade(2, 11, 11, 1, 70)
+    feed.at(75)
+    feed.check()
+    assert feed.count("symbols_silent") == 0
+
+
+def test_the_needs_table_tells_how_many_trades_each_symbol_has_sent() -> None:
+    feed = begun()
+    feed.trade(2, 11, 11, 1, 51)
+    feed.check()
+    assert feed.need()["trades_total"] == 2

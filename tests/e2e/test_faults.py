@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from e2e.support import PROJECT, Engine, compare, engine, exchange, trading_symbols, wait_for
+from tests.e2e.support import compare, trading_symbols
+from tests.support.engine import Engine, engine
+from tests.support.exchange import exchange
+from tests.support.processes import PROJECT, wait_for
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

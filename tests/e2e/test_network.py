@@ -16,7 +16,7 @@ import pytest
 from tests.support.engine import STARTED_S, addresses, launcher
 from tests.support.exchange import exchange
 from tests.support.processes import wait_for
-from tests.support.servers import Proxy, raw_server
+from tests.support.servers import Proxy, free_port, raw_server
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -29,12 +29,6 @@ def listening() -> Iterator[int]:
         taken.bind(("127.0.0.1", 0))
         taken.listen(64)
         yield int(taken.getsockname()[1])
-
-
-def refusing_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class ClosingProxy(Proxy):
@@ -79,9 +73,9 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.mark.parametrize("workers", ["2", "0"])
 def test_a_refusing_exchange_is_said_and_found_when_it_comes(tmp_path: Path, workers: str) -> None:
-    port = refusing_port()
+    port = free_port()
     with launcher(tmp_path, *addresses(port), "--workers", workers) as running:
-        wait_for(lambda: "cannot reach" in running.text(), STARTED_S, running.text)
+        running.wait_said("cannot reach")
         line = next(line for line in running.text().splitlines() if "cannot reach" in line)
         assert f"cannot reach 127.0.0.1:{port} (" in line
         assert "set exchange.proxy, or try --demo, which needs no network" in line
@@ -90,7 +84,7 @@ def test_a_refusing_exchange_is_said_and_found_when_it_comes(tmp_path: Path, wor
         assert {p["role"] for p in told["processes"]} >= {"worker", "historian", "persister"}
         assert " is live:" not in running.text()
         with exchange("--port", str(port), "--symbols", "6", "--rate", "50"):
-            wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
+            running.wait_live()
             assert "exchange answers again" in running.text()
             assert "demo is live: 6 symbols" in running.text()
             assert running.end() == 0, running.text()
@@ -100,7 +94,7 @@ def test_a_refusing_exchange_is_said_and_found_when_it_comes(tmp_path: Path, wor
 
 def test_a_silent_exchange_is_said(tmp_path: Path) -> None:
     with listening() as port, launcher(tmp_path, *addresses(port), "--workers", "1") as running:
-        wait_for(lambda: "no answer from" in running.text(), STARTED_S, running.text)
+        running.wait_said("no answer from")
         line = next(line for line in running.text().splitlines() if "no answer from" in line)
         assert f"no answer from 127.0.0.1:{port} within 8 s" in line
         assert "set exchange.proxy, or try --demo" in line
@@ -115,7 +109,7 @@ def test_all_goes_through_the_proxy(tmp_path: Path, scheme: str) -> None:
         # A name that only the proxy could resolve would not do: its own test server connects for real.
         options = ("--set", f"exchange.proxy={scheme}://127.0.0.1:{between.port}", "--workers", "2")
         with launcher(tmp_path, *addresses(market.port), *options) as running:
-            wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
+            running.wait_live()
             assert running.end() == 0, running.text()
         assert {(kind, port) for kind, _, port in between.targets} == {(scheme, market.port)}
         assert len(between.targets) >= 3  # REST, and a stream of each worker
@@ -123,7 +117,7 @@ def test_all_goes_through_the_proxy(tmp_path: Path, scheme: str) -> None:
 
 
 def test_a_proxy_of_the_environment_is_used(tmp_path: Path) -> None:
-    dead = refusing_port()
+    dead = free_port()
     options = ("--set", "exchange.rest_url=http://exchange.invalid:8080", "--workers", "1")
     with launcher(tmp_path, *options, HTTP_PROXY=f"http://127.0.0.1:{dead}", NO_PROXY="") as running:
         wait_for(
@@ -134,11 +128,11 @@ def test_a_proxy_of_the_environment_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
 def test_a_dead_proxy_is_said(tmp_path: Path, scheme: str) -> None:
-    dead = refusing_port()
+    dead = free_port()
     with exchange("--symbols", "2", "--rate", "10") as market:
         options = ("--set", f"exchange.proxy={scheme}://127.0.0.1:{dead}", "--workers", "1")
         with launcher(tmp_path, *addresses(market.port), *options) as running:
-            wait_for(lambda: "cannot reach" in running.text(), STARTED_S, running.text)
+            running.wait_said("cannot reach")
             line = next(line for line in running.text().splitlines() if "cannot reach" in line)
             assert re.search(r"through the proxy of exchange.proxy or the environment \(.*\)", line)
             assert running.end() == 0, running.text()

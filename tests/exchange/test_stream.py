@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Coroutine
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from klshm.exchange import stream as stream_module
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
 from klshm.exchange.subscriptions import PACE_S
 from tests.exchange.owner import Owner
-from tests.support.servers import certificate, proxy_server, raw_server, stream_server
+from tests.support.servers import certificate, free_port, proxy_server, raw_server, stream_server
 
 
 FRAME = b'{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1791382992488,"a":3477868433,"s":"BTCUSDT"}}'
@@ -27,12 +25,6 @@ LONG = FRAME + b" " * 200
 def run(main: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_market_stream_url_has_the_route() -> None:

@@ -134,6 +134,7 @@ class World:
             self.client,
             [worker_inbox(self.made, w) for w in (0, 1)],
             self.health,
+            lambda: time.time_ns() // 1_000_000,
             on_added=self.added.extend,
             on_removed=self.removed.extend,
         )
@@ -171,7 +172,7 @@ def test_listing_and_delisting_over_the_life_of_a_symbol(
         world.sim.fault(name="list_symbol", symbol="NEWUSDT", delay_s=0.5)
         verdict = await world.listings.update()
         assert verdict.next_onboard_ms > 0 and world.table.find("NEWUSDT") == -1
-        task = asyncio.create_task(world.listings.run(lambda: time.time_ns() // 1_000_000))
+        task = asyncio.create_task(world.listings.run())
         await world.consumers.until(lambda: world.table.find("NEWUSDT") == count)
         await world.consumers.until(lambda: len(world.consumers.commands(lay.COMMAND_ADD)) >= count + 1)
         row = world.table.row(count)
@@ -202,7 +203,7 @@ def test_successor_says_again_what_is_carried(tmp_path: Path, monkeypatch: pytes
         world.added.clear()
         version = world.table.version
         again = world.make()
-        task = asyncio.create_task(again.run(lambda: time.time_ns() // 1_000_000))
+        task = asyncio.create_task(again.run())
         await again.filled.wait()
         world.consumers.take()
         assert len(world.consumers.commands(lay.COMMAND_ADD)) == 12 and len(world.added) == 6
@@ -219,7 +220,7 @@ def test_failing_answers_change_nothing_and_are_said_once(
 
     async def main(world: World) -> None:
         world.sim.fault(name="http_status", status=503, count=1, path="exchangeInfo")
-        task = asyncio.create_task(world.listings.run(lambda: time.time_ns() // 1_000_000))
+        task = asyncio.create_task(world.listings.run())
         await world.listings.filled.wait()
         assert world.table.count == 6 and world.client.failures == 1
         assert world.health.counters.get("exchange_reachable") == 1
@@ -278,3 +279,28 @@ def test_odd_rows_and_shrunken_answers_are_said(
     with_world(tmp_path, monkeypatch, main)
     assert caplog.text.count("rows that cannot be used count=2 first=what") == 1
     assert caplog.text.count("a tenth fewer contracts") == 1
+
+
+@pytest.mark.parametrize("row", [False, True])
+def test_a_delisted_symbol_ends_when_the_exchange_says_or_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: bool
+) -> None:
+    """Its history would be looked for at the wrong end: perpetuals are delivered in the year 2100."""
+
+    async def main(world: World) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        carried = world.listings._book.add([listing("GONE", delivery_date=4_133_404_800_000)], {})
+        judge = Judge(ExchangeConfig())
+        rows = [usdt("GONE", status="SETTLING", delivery_date=now_ms - 5_000)] if row else []
+        for _ in range(2):
+            verdict = judge.judge(answer(*rows, *others(20)), {"GONE": carried[0]}, 9)
+        world.listings._remove(verdict.removed)
+        (removed,) = world.removed
+        assert removed.status == lay.SYMBOL_DELISTED
+        if row:
+            assert removed.delivery_ms == now_ms - 5_000
+        else:
+            assert now_ms <= removed.delivery_ms <= now_ms + 60_000
+        assert int(world.table.row(0)["delivery_ms"]) == removed.delivery_ms
+
+    with_world(tmp_path, monkeypatch, main)

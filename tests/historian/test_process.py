@@ -27,6 +27,7 @@ from tests.historian.support import Consumers, make_role
 from tests.support.exchange import exchange
 from tests.support.processes import PROJECT, open_files
 from tests.support.segments import INTERVALS, segment
+from tests.support.servers import free_port
 
 
 def test_fills_table_clock_and_history_of_every_symbol(
@@ -110,12 +111,6 @@ def check_rows(sim, consumers: Consumers, table: SymbolTable) -> None:  # type: 
                 assert row["open_time"] + length <= row["event_time"]
         logged = consumers.log[consumers.log["slot"] == slot]
         assert len(logged) >= sum(len(consumers.rows(slot, i)) for i in INTERVALS)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def error_text(role) -> str:  # type: ignore[no-untyped-def]

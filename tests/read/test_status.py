@@ -23,7 +23,7 @@ FORM: dict[str, Any] = {
     "started_ms": int,
     "data_directory": str,
     "segment": {"path", "bytes"},
-    "exchange": {"rest_url", "offset_ms", "error_ms", "weight_used", "weight_limit", "banned_until_ms"},
+    "exchange": {"rest_url", "offset_ms", "error_ms", "weight_used", "weight_limit", "banned_until_ms", "weights"},
     "symbols": {"trading", "live", "quiet", "silent"},
     "bars": {"closed", "confirmed", "filled", "partial", "late", "corrected"},
     "match_rate": {"tick", "settle", "aggtrade_only"},
@@ -33,6 +33,8 @@ FORM: dict[str, Any] = {
     "swaps": int,
     "journal": {"behind_rows", "last_commit_ms"},
     "processes": list,
+    "rings": list,
+    "counters": {"workers", "historian", "persister", "launcher"},
 }
 
 
@@ -149,3 +151,22 @@ def test_processes_tell_their_life_and_last_words(busy: Desk) -> None:
     assert worker["state"] == "live" and worker["error"] == "disk full: wörds"
     assert 2000 <= worker["heartbeat_age_ms"] < 60_000
     assert processes["worker", 0]["error"] is None and processes["worker", 0]["cpu"] == 0
+
+
+def test_every_counter_and_the_level_of_every_ring_is_told(busy: Desk) -> None:
+    count(busy, 1, trades_total=12)
+    layout = busy.layout
+    historian, worker = layout.historian_offset // 8, busy.block(1)
+    busy.words[historian + lay.B_INBOX_TAILS + 1] = 30
+    busy.words[worker + lay.B_CURSOR] = 10
+    busy.words[historian + index_of(counters.HISTORIAN, "weight_backfill_total")] = 700
+    with klshm.attach("test") as reader:
+        document = reader.status()
+    assert document["counters"]["workers"][1]["trades_total"] == 12
+    assert set(document["counters"]["persister"]) == set(counters.PERSISTER)
+    assert document["exchange"]["weights"] == {"repair": 0, "confirm": 0, "listings": 0, "backfill": 700}
+    assert document["rings"] == [
+        {"ring": "inbox", "index": 0, "rows": 0, "capacity": layout.inbox_rows},
+        {"ring": "inbox", "index": 1, "rows": 20, "capacity": layout.inbox_rows},
+        {"ring": "historian_log", "index": 0, "rows": 0, "capacity": layout.historian_log_rows},
+    ]

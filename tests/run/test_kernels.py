@@ -16,7 +16,7 @@ import pytest
 from klshm.core.kernel import WAVES
 from klshm.run import kernels
 from klshm.shm.compile import COMPILED
-from tests.support.processes import engine_processes
+from tests.support.processes import PROJECT, engine_processes
 
 
 KERNELS = Path(kernels.__file__).parents[1] / "core" / "kernel"
@@ -131,3 +131,11 @@ def test_processes_that_start_together_take_turns(tmp_path: Path) -> None:
 
         kernels.load_kernels(look)
     assert len(looks) == 3 + kernels._NUMBER
+
+
+def test_where_nothing_can_be_cached_kernels_are_loaded_all_the_same() -> None:
+    code = "from klshm.run.kernels import load_kernels; load_kernels(); import klshm.core.engine"
+    nowhere = dict.fromkeys(("KLSHM_CACHE", "XDG_CACHE_HOME", "HOME"), "/proc/none")
+    environment = {**os.environ, **nowhere, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd="/proc", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

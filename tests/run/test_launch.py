@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import STARTED_S, launcher
+from klshm.shm.segment import create_segment
+from tests.support.engine import STARTED_S, environment, launcher, refused
 from tests.support.processes import engine_processes, is_alive, wait_for
+from tests.support.segments import make_layout
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -19,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 @pytest.mark.parametrize("workers", ["1", "0"])
 def test_a_demo_runs_for_its_duration_and_leaves_nothing(tmp_path: Path, workers: str) -> None:
     with launcher(tmp_path, "--demo", "--workers", workers, "--duration", "1") as running:
-        wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
+        running.wait_live()
         family = engine_processes(running.process.pid)
         assert running.process.wait(60) == 0, running.text()
         assert running.left() == []
@@ -31,7 +34,7 @@ def test_a_demo_runs_for_its_duration_and_leaves_nothing(tmp_path: Path, workers
 @pytest.mark.parametrize("workers", ["1", "0"])
 def test_a_demo_ends_with_its_simulator(tmp_path: Path, workers: str) -> None:
     with launcher(tmp_path, "--demo", "--workers", workers) as running:
-        wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
+        running.wait_live()
         [simulator] = [pid for pid in engine_processes(running.process.pid) if "klshm.sim" in _command(pid)]
         os.kill(simulator, signal.SIGKILL)
         assert running.process.wait(60) == 1, running.text()
@@ -44,7 +47,7 @@ def test_a_demo_ends_with_its_simulator(tmp_path: Path, workers: str) -> None:
 
 def test_ctrl_c_reaches_the_whole_group_and_still_drains(tmp_path: Path) -> None:
     with launcher(tmp_path, "--demo", "--workers", "1") as running:
-        wait_for(lambda: " is live:" in running.text(), STARTED_S, running.text)
+        running.wait_live()
         for pid in engine_processes(running.process.pid):
             if os.getpgid(pid) == os.getpgid(running.process.pid):  # what a terminal's Ctrl-C reaches
                 os.kill(pid, signal.SIGINT)
@@ -56,13 +59,13 @@ def test_ctrl_c_reaches_the_whole_group_and_still_drains(tmp_path: Path) -> None
 
 def test_ctrl_c_while_kernels_are_compiled(tmp_path: Path) -> None:
     with launcher(tmp_path, "--workers", "1", KLSHM_CACHE=str(tmp_path / "cache")) as running:
-        wait_for(lambda: "compiling kernels done=" in running.text(), STARTED_S, running.text)
+        running.wait_said("compiling kernels done=")
         assert running.end() == 0, running.text()
         assert "stopping before the engine was up signal=SIGINT" in running.text()
         assert "Traceback" not in running.text()
         assert running.left() == []
     with launcher(tmp_path, "--workers", "1", KLSHM_CACHE=str(tmp_path / "other")) as running:
-        wait_for(lambda: "compiling kernels done=" in running.text(), STARTED_S, running.text)
+        running.wait_said("compiling kernels done=")
         running.process.send_signal(signal.SIGTERM)
         wait_for(lambda: "stopping before the engine was up" in running.text(), 20, running.text)
         running.process.send_signal(signal.SIGTERM)
@@ -75,6 +78,27 @@ def test_a_closed_output_does_not_stop_the_engine(tmp_path: Path) -> None:
     with launcher(tmp_path, "--demo", "--workers", "1", "--duration", "1", closed_output=True) as running:
         assert running.process.wait(STARTED_S) == 0, running.text()
         assert re.search(r"standard output is closed reason='Broken pipe'", running.text())
+
+
+def test_what_the_options_ask_for_is_what_runs(tmp_path: Path) -> None:
+    options = ("--demo", "--workers", "1", "--no-backfill", "--set", "sim.faults=standard")
+    with launcher(tmp_path, *options) as running:
+        running.wait_live()
+        config = json.loads(running.klshm("config", "show", "--running", "--json").stdout)
+        assert config["historian"]["concurrency"] == 0
+        assert config["chaos"]["kill_worker_after_s"] == 45  # a demo of faults shows one of ours too
+        assert running.end() == 0, running.text()
+
+
+def test_a_machine_that_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recovery needs a process; what it could not save stays."""
+    monkeypatch.setenv("KLSHM_SHM_DIRECTORY", environment(tmp_path)["KLSHM_SHM_DIRECTORY"])
+    left = create_segment("demo", make_layout(), b"{}")
+    left.close()
+    refuse = 'raise BlockingIOError(11, "Resource temporarily unavailable")'
+    code, line = refused(tmp_path, first=f"import os\ndef refuse(): {refuse}\nos.fork = refuse")
+    assert (code, line) == (1, "launcher: Resource temporarily unavailable")
+    assert left.path.exists()
 
 
 def _command(pid: int) -> str:

@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,18 @@ def leave(*, magic: int = lay.MAGIC) -> Path:
     segment.words[lay.H_MAGIC] = magic
     segment.close()
     return segment.path
+
+
+@contextmanager
+def taken(early: EarlyStop) -> Iterator[None]:
+    """Let the two signals end a start while the block runs."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    early.install()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_nothing_left_is_nothing_to_do(shared: Path) -> None:
@@ -95,21 +109,62 @@ def test_what_is_no_file_is_named_and_left(shared: Path, kind: str) -> None:
     assert os.path.lexists(path)
 
 
-def test_a_signal_ends_recovery_and_it_can_be_repeated(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_set_aside_is_named_and_left(shared: Path) -> None:
+    path = leave(magic=1)
+    Path(f"{path}{ASIDE}").mkdir()
+    with pytest.raises(SegmentError, match="is in the way and cannot be renamed: Is a directory; remove it or choose"):
+        recover("left", shared / "data")
+    assert path.exists()
+
+
+def test_without_room_for_a_process_nothing_is_lost(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    path, mask = leave(), signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with monkeypatch.context() as patch, pytest.raises(BlockingIOError):
+        patch.setattr(os, "fork", refuse)
+        recover("left", shared / "data")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
+    recover("left", shared / "data")
+    assert not path.exists()
+
+
+def test_a_fault_of_ours_ends_the_child_and_leaves_the_segment(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(segment: object, directory: object) -> str:
+        raise RuntimeError("a bug")
+
+    path = leave()
+    with monkeypatch.context() as patch, pytest.raises(KlshmError, match="could not be saved"):
+        patch.setattr("klshm.store.recovery.drain_segment", broken)
+        recover("left", shared / "data")
+    assert path.exists()
+    recover("left", shared / "data")
+    assert not path.exists()
+
+
+def test_a_signal_while_the_child_drains_kills_it(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(segment: object, directory: object) -> str:
+        os.kill(os.getppid(), signal.SIGTERM)
+        while True:
+            signal.pause()
+
     path, family = leave(), engine_processes(os.getpid())
-    early, launcher = EarlyStop(), os.getpid()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    early.install()
-    try:
-        # However far it is when the signal comes: either it was done, or the segment is still there.
-        with caplog.at_level(logging.INFO, "klshm"), pytest.raises(StoppedEarly):
-            killer = fork(lambda: (time.sleep(0.002), os.kill(launcher, signal.SIGTERM)))
-            recover("left", shared / "data")
-            while True:
-                time.sleep(1)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    monkeypatch.setattr("klshm.store.recovery.drain_segment", hang)
+    with taken(EarlyStop()), pytest.raises(StoppedEarly):
+        recover("left", shared / "data")
+    assert engine_processes(os.getpid()) == family
+    assert path.exists()
+
+
+def test_a_signal_ends_recovery_and_it_can_be_repeated(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, family, launcher = leave(), engine_processes(os.getpid()), os.getpid()
+    # However far it is when the signal comes: either it was done, or the segment is still there.
+    with taken(EarlyStop()), caplog.at_level(logging.INFO, "klshm"), pytest.raises(StoppedEarly):
+        killer = fork(lambda: (time.sleep(0.002), os.kill(launcher, signal.SIGTERM)))
+        recover("left", shared / "data")
+        while True:
+            time.sleep(1)
     assert exit_code(killer) == 0
     assert "stopping before the engine was up signal=SIGTERM" in caplog.text
     assert engine_processes(os.getpid()) == family  # the child is dead

@@ -14,9 +14,10 @@ import pytest
 from klshm.shm import layout as lay
 from klshm.shm.counters import LAUNCHER, Counters
 from klshm.shm.segment import Segment, open_segment
-from tests.support.engine import Engine, addresses, launcher
+from tests.support.engine import STARTED_S, Engine, addresses, launcher
 from tests.support.exchange import Exchange, exchange
 from tests.support.processes import engine_processes, is_alive, wait_for
+from tests.support.servers import free_port
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -137,3 +138,100 @@ def test_a_launcher_that_was_paused_kills_nobody(
         wait_for(lambda: int(block[lay.B_HEARTBEAT_NS]) - beat > 5e9, 30)
         assert Counters(block, LAUNCHER).get("hung_total") == 0
         assert running.end() == 0, running.text()
+
+
+# What a machine may do
+
+
+def test_what_chaos_kills_is_replaced_once(tmp_path: Path, market: Exchange, opened: Callable[[], Segment]) -> None:
+    with live(tmp_path, market, "--workers", "1", "--set", "chaos.kill_worker_after_s=0.3") as running:
+        segment = opened()
+        running.wait_said("role ended role=worker 0")
+        killed = int(re.findall(r"chaos kills a worker pid=(\d+)", running.text())[0])
+        wait_for(lambda: is_replaced(segment, 0, killed), STARTED_S, running.text)
+        assert f"role ended role=worker 0 pid={killed} status=signal 9 (Killed)" in running.text()
+        assert running.end() == 0, running.text()
+        assert running.text().count("chaos kills") == 1
+
+
+REFUSE = """
+import os
+from klshm.run import supervisor
+fork, start, calls = os.fork, supervisor.Supervisor.start, []
+def refuse():
+    calls.append(1)
+    if len(calls) in (3, 4, 5):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+def begin(self):
+    os.fork = refuse
+    start(self)
+supervisor.Supervisor.start = begin
+"""
+
+
+def test_a_machine_without_room_for_a_process_is_asked_again_ever_later(tmp_path: Path, market: Exchange) -> None:
+    with launcher(tmp_path, *addresses(market.port), "--workers", "2", first=REFUSE) as running:
+        running.wait_live()
+        refusals = re.findall(r"no process for a role role=(.*) reason='(.*)' again_in_s=([\d.]+)", running.text())
+        assert {reason for _, reason, _ in refusals} == {"Resource temporarily unavailable"}
+        pauses = [(role, pause) for role, _, pause in refusals]
+        assert pauses == [("worker 0", "0.0"), ("worker 1", "0.0"), ("worker 0", "0.5")]
+        assert running.end() == 0, running.text()
+
+
+UNKILLABLE = """
+import os, signal
+from klshm.run import supervisor
+supervisor._STOP_S |= {"worker": 1.0, "historian": 1.0}
+supervisor._REAP_S = 0.3
+kill = os.kill
+os.kill = lambda pid, number: None if number == signal.SIGKILL else kill(pid, number)
+"""
+
+
+def test_what_cannot_be_killed_is_left_behind_and_ends_with_the_launcher(
+    tmp_path: Path, market: Exchange, opened: Callable[[], Segment]
+) -> None:
+    with launcher(tmp_path, *addresses(market.port), "--workers", "1", first=UNKILLABLE) as running:
+        running.wait_live()
+        family = engine_processes(running.process.pid)
+        worker = pid_of(opened(), 0)
+        os.kill(worker, signal.SIGSTOP)
+        assert running.end() == 1, running.text()
+        assert f"role cannot be killed and is left behind role=worker 0 pid={worker}" in running.text()
+        assert running.left() == []
+        wait_for(lambda: not any(is_alive(pid) for pid in family), STARTED_S)
+
+
+# What is said
+
+
+@pytest.mark.parametrize(("workers", "module"), [("1", "supervisor"), ("0", "together")])
+def test_every_minute_has_a_line(tmp_path: Path, market: Exchange, workers: str, module: str) -> None:
+    first = f"from klshm.run import {module}; {module}._STATUS_S = 0.1"
+    with launcher(tmp_path, *addresses(market.port), "--workers", workers, first=first) as running:
+        wait_for(lambda: running.text().count("status workers=live symbols=6 messages=") > 1, STARTED_S, running.text)
+        assert running.end() == 0, running.text()
+
+
+def test_a_start_that_takes_long_is_said_once(tmp_path: Path) -> None:
+    first = "from klshm.run import supervisor; supervisor._LIVE_S, supervisor._STATUS_S = 0.3, 0.1"
+    with launcher(tmp_path, *addresses(free_port()), "--workers", "1", first=first) as running:
+        running.wait_said("not all workers are live after 0 s; the engine goes on and keeps trying")
+        said = running.text().count("status workers=")
+        wait_for(lambda: running.text().count("status workers=") > said + 2, STARTED_S, running.text)
+        assert running.text().count("not all workers are live") == 1
+        assert running.end() == 0, running.text()
+
+
+def test_a_role_that_cannot_serve_says_why_and_serves_as_soon_as_it_can(tmp_path: Path, market: Exchange) -> None:
+    journal = tmp_path / "data" / "demo" / "journal"
+    journal.parent.mkdir(parents=True)
+    journal.write_text("no directory")
+    with live(tmp_path, market, "--workers", "1") as running:  # live without a disk
+        running.wait_said("role stopped role=persister error=")
+        journal.unlink()
+        wait_for(running.archive.exists, STARTED_S, running.text)
+        assert running.end() == 0, running.text()
+        assert "Traceback" not in running.text()

@@ -12,6 +12,7 @@ import pytest
 
 from klshm.config import Config, DataConfig, ExchangeConfig, SegmentConfig
 from klshm.errors import KlshmError
+from klshm.role import Role
 from klshm.run.sizes import layout_of
 from klshm.run.together import run_together
 from klshm.shm import layout as lay
@@ -92,3 +93,63 @@ def test_a_disk_thread_that_fails_ends_the_engine(tmp_path: Path, make: Make, ca
     assert run_together(config, segment, None) is False
     assert "role failed, the engine stops role=persister" in caplog.text
     assert error_of(segment, segment.layout.persister_offset) != ""
+
+
+def test_a_check_with_a_fault_of_ours_stops_all_in_order_and_is_raised(tmp_path: Path, make: Make) -> None:
+    def check() -> None:
+        raise RuntimeError("a bug")
+
+    config = unreachable(tmp_path)
+    segment = make(config)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_together(config, segment, None, check=check)
+    assert states(segment) == ["stopped", "stopped", "stopped"]
+
+
+@pytest.mark.parametrize("role", ["historian", "persister"])
+def test_a_role_that_fails_while_it_stops_is_said(
+    tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    if role == "historian":
+        monkeypatch.setattr("klshm.historian.process.serve", failing_at_its_end)
+    else:
+        monkeypatch.setattr("klshm.store.persister.serve", failing_disk)
+
+    def check() -> None:
+        raise KlshmError("enough")
+
+    config = unreachable(tmp_path)
+    segment = make(config)
+    assert run_together(config, segment, None, check=check) is False
+    assert f"role failed, the engine stops role={role} error='RuntimeError: a bug'" in caplog.text
+
+
+async def failing_at_its_end(role: Role) -> None:
+    with role.stop.in_loop() as stopped:
+        await stopped.wait()
+    raise RuntimeError("a bug")
+
+
+def failing_disk(role: Role) -> None:
+    while not role.stop.wait(60):
+        pass
+    raise RuntimeError("a bug")
+
+
+def test_a_disk_that_hangs_is_left_behind(
+    tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr("klshm.store.persister.serve", lambda role: released.wait())
+    monkeypatch.setattr("klshm.run.together._DISK_S", 0.1)
+
+    def check() -> None:
+        raise KlshmError("enough")
+
+    config = unreachable(tmp_path)
+    segment = make(config)
+    try:
+        assert run_together(config, segment, None, check=check) is False
+    finally:
+        released.set()
+    assert "the disk did not finish in time and is left role=persister" in caplog.text

@@ -31,11 +31,18 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
     return {**clean, **kept, **own, **more}
 
 
-def command(tmp_path: Path, *options: str) -> list[str]:
-    """Return the command line of a launcher with the demo's sizes and a data directory of its own."""
+def command(tmp_path: Path, *options: str, first: str = "") -> list[str]:
+    """Return the command line of a launcher with the demo's sizes and a data directory of its own.
+
+    Args:
+        tmp_path: The test's directory.
+        options: Further options.
+        first: What is done in its process before it starts: times cut short, a machine that refuses.
+    """
+    code = f"{first}\nimport sys\nfrom klshm.run.launch import main\nsys.exit(main())"
     return [
-        *(sys.executable, "launcher.py", "--config", "configs/demo.toml"),
-        *("--set", f"data.directory={tmp_path / 'data'}", *options),
+        *(sys.executable, *(("-c", code) if first else ("launcher.py",))),
+        *("--config", "configs/demo.toml", "--set", f"data.directory={tmp_path / 'data'}", *options),
     ]
 
 
@@ -47,17 +54,18 @@ def addresses(port: int) -> tuple[str, ...]:
     )
 
 
-def refused(tmp_path: Path, *options: str, own: bool = False, **more: str) -> tuple[int, str]:
+def refused(tmp_path: Path, *options: str, own: bool = False, first: str = "", **more: str) -> tuple[int, str]:
     """Run a launcher that does not start; return its exit code and the one line that it says.
 
     Args:
         tmp_path: The test's directory.
         options: Command line; after the usual one unless `own`.
         own: Whether the options are the whole command line.
+        first: What is done in its process before it starts.
         more: Further environment variables.
     """
     done = subprocess.run(
-        [sys.executable, "launcher.py", *options] if own else command(tmp_path, *options),
+        [sys.executable, "launcher.py", *options] if own else command(tmp_path, *options, first=first),
         capture_output=True,
         text=True,
         cwd=PROJECT,
@@ -89,8 +97,7 @@ class Engine:
 
     def wait_live(self) -> None:
         """Wait until it says that all workers are live."""
-        wait_for(lambda: " is live:" in self.text() or self.process.poll() is not None, STARTED_S, self.text)
-        assert self.process.poll() is None, self.text()
+        self.wait_said(" is live:")
 
     def klshm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `klshm` on this engine."""
@@ -101,6 +108,11 @@ class Engine:
         """Return `klshm status --json`, nothing where it cannot be had yet."""
         done = self.klshm("status", "--json")
         return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    def wait_said(self, text: str) -> None:
+        """Wait until it has said something; that it ends meanwhile is an error."""
+        wait_for(lambda: text in self.text() or self.process.poll() is not None, STARTED_S, self.text)
+        assert text in self.text(), self.text()
 
     def end(self, number: int = signal.SIGINT) -> int:
         """Send a signal, wait for the end and return the exit code."""
@@ -118,7 +130,12 @@ class Engine:
 
 @contextmanager
 def launcher(
-    tmp_path: Path, *options: str, instance: str = "demo", closed_output: bool = False, **more: str
+    tmp_path: Path,
+    *options: str,
+    instance: str = "demo",
+    closed_output: bool = False,
+    first: str = "",
+    **more: str,
 ) -> Iterator[Engine]:
     """Run a launcher until the block is left.
 
@@ -127,6 +144,7 @@ def launcher(
         options: Command line, after the usual one.
         instance: The engine's name.
         closed_output: Whether nobody reads its standard output.
+        first: What is done in its process before it starts.
         more: Further environment variables.
     """
     variables = environment(tmp_path, **more)
@@ -135,7 +153,7 @@ def launcher(
     os.close(reading)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(tmp_path, "--instance", instance, *options),
+            command(tmp_path, "--instance", instance, *options, first=first),
             stdout=writing if closed_output else output,
             stderr=output,
             cwd=PROJECT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import struct
 import subprocess
@@ -13,6 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
+
+
+def free_port() -> int:
+    """Return a port of this machine where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class StreamServer:

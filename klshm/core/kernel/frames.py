@@ -206,7 +206,8 @@ def apply_frame(m, slot, E, time, f, L, final, cells):
     state = m.state
     symbol = symbol_at(m, slot)
     count(m, _FRAMES, 1)
-    state[symbol + st.S_FRAME_E] = max(state[symbol + st.S_FRAME_E], E)
+    if L != UNKNOWN_ID:  # frames that tell no id come once a minute: their silence says nothing
+        state[symbol + st.S_FRAME_E] = max(state[symbol + st.S_FRAME_E], E)
     state[symbol + st.S_BEHIND_SINCE] = st.NONE
     catch_up(m, slot, time)
     record = take_record(m, slot, time)

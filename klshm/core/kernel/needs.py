@@ -31,6 +31,7 @@ _DOUBTS = WORKER.index("doubts_total")
 _SILENT = WORKER.index("symbols_silent")
 _HISTORY_MISSING = WORKER.index("history_missing")
 
+NEED_VALUES = 8
 MUTE_MS = 1_000
 """How long one stream may run ahead of the other before the other counts as mute."""
 
@@ -85,7 +86,7 @@ def write_need(m, slot, values):
     """Write a row of the needs table if it changed."""
     at = m.state[st.C_NEEDS] + slot * ROW_WORDS
     same = True
-    for k in range(7):
+    for k in range(NEED_VALUES):
         same = same and m.words[at + 1 + k] == m.state[values + k]
     if same:
         return
@@ -93,7 +94,7 @@ def write_need(m, slot, values):
     sequence = m.words[at] & ~1
     store_relaxed(m.words, at, sequence + 1)
     fence_release()
-    for k in range(7):
+    for k in range(NEED_VALUES):
         m.words[at + 1 + k] = m.state[values + k]
     store_release(m.words, at, sequence + 2)
 
@@ -131,8 +132,9 @@ def write_needs(m):
     missing = 0
     for slot in range(state[st.C_SLOTS]):
         symbol = symbol_at(m, slot)
-        for k in range(7):
+        for k in range(NEED_VALUES):
             state[values + k] = 0
+        state[values + 7] = state[symbol + st.S_RING_COUNT]
         if state[symbol + st.S_ACTIVE] == 1:
             move_need(m, slot)
         first = state[symbol + st.S_NEED_FROM]
