@@ -144,7 +144,7 @@ class StoreConfig:
 class HistorianConfig:
     """Backfill, repair and clock."""
 
-    concurrency: int = _key(15, "requests under way at once, at most; 0: no backfill and no repair", Range(0, 200))
+    concurrency: int = _key(15, "backfill requests under way at once, at most; 0: no backfill", Range(0, 200))
     bars_per_interval: dict[str, int] = _key(
         {"default": 1000, "1w": 200},
         "bars fetched for a new series",
