@@ -9,26 +9,22 @@ import io
 import json
 import random
 import zipfile
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from klshm import intervals
 from klshm.core import events as ev
-from klshm.core.engine import Engine, partition_layout
 from klshm.core.messages import EventBatch, FrameDecoder
 from klshm.shm.compile import COMPILED
-from tests.core.feed import CELLS, CLOSED, CONFIRMED, DERIVED, MINUTE, PARTIAL, Feed, event
+from tests.core.feed import CELLS, CLOSED, CONFIRMED, MINUTE, PARTIAL, Feed, event
 from tests.core.oracle import Fill, Market
-from tests.core.play import Play, by_arrival, merged, units
+from tests.core.play import Play, by_arrival, merged
 
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
-MERGES = 300 if COMPILED else 4
+MERGES = 1500 if COMPILED else 4
 
 
 def data(name: str) -> Path:
@@ -186,85 +182,6 @@ def test_seven_spot_minutes_from_aggregate_trades() -> None:
     for opened in range(start + MINUTE, start + 8 * MINUTE, MINUTE):
         assert cells_of(feed.stored(opened)) == official[opened]
     assert feed.stored(start)["flags"] & PARTIAL
-
-
-# Official rows: folds of folds
-
-
-def official_rows(lines: list[list[str]]) -> Iterator[tuple[int, list[Decimal]]]:
-    for line in lines:
-        if line[0].isdigit():
-            yield int(line[0]), [Decimal(value).normalize() for value in (*line[1:6], *line[7:11])]
-
-
-def fold_engine(kept: tuple[str, ...], rows: int) -> tuple[Engine, Any]:
-    layout = partition_layout(1, kept, -(-(rows + 4) // 32) * 32)
-    words = np.zeros(layout.total_bytes // 8, np.int64)
-    return Engine(words, layout), layout
-
-
-def feed_rows(engine: Engine, rows: list[tuple[int, list[Decimal]]], decimals: tuple[int, int]) -> None:
-    last = rows[-1][0] + MINUTE
-    adding = event(kind=ev.SYMBOL_ADD, l=1, open_time=rows[0][0], price_decimals=decimals[0])
-    adding["quantity_decimals"] = decimals[1]
-    engine.apply(adding, last + 10 * MINUTE)
-    pd, qd = decimals
-    batch = EventBatch(len(rows))
-    for opened, (o, h, l, c, v, q, n, tv, tq) in rows:
-        prices = [units(price, pd) for price in (o, h, l, c)]
-        sums = [units(v, qd), units(q, pd + qd), units(tv, qd), units(tq, pd + qd)]
-        batch.append((ev.REST_ROW, 0, last + MINUTE, opened, *[0] * 5, pd, qd, pd + qd, *prices, *sums, int(n), 0))
-    engine.apply(batch.take(), last + 10 * MINUTE)
-
-
-def stored(engine: Engine, layout: Any, index: int, interval: str, opened: int) -> Any:
-    from klshm.shm.layout import KLINE, ROW_WORDS
-
-    number = (opened - intervals.anchor_ms(interval)) // intervals.length_ms(interval)
-    row = layout.history_row(0, index) + number % layout.history_rows[index]
-    at = layout.history_offset(0) // 8 + row * ROW_WORDS
-    return engine.memory.words[at : at + ROW_WORDS].copy().view(KLINE)[0]
-
-
-def test_folds_of_three_days_equal_direct_folds() -> None:
-    lines = []
-    for day in (3, 4, 5):
-        with data(f"btcusdt-1m-2025-09/BTCUSDT-1m-2025-09-0{day}.csv").open() as file:
-            lines += list(csv.reader(file))
-    rows = list(official_rows(lines))
-    assert [opened for opened, _ in rows] == list(range(rows[0][0], rows[0][0] + 4320 * MINUTE, MINUTE))
-    kept = ("1m", "5m", "30m", "4h", "1d")
-    engine, layout = fold_engine(kept, len(rows))
-    feed_rows(engine, rows, (2, 3))
-    for index, interval in enumerate(kept[1:], start=1):
-        length = intervals.length_ms(interval)
-        for opened in range(rows[0][0], rows[0][0] + 4320 * MINUTE, length):
-            part = [cells for time, cells in rows if opened <= time < opened + length]
-            sums = [sum(column, Decimal(0)) for column in zip(*(cells[4:] for cells in part), strict=True)]
-            prices = [part[0][0], max(c[1] for c in part), min(c[2] for c in part), part[-1][3]]
-            row = stored(engine, layout, index, interval, opened)
-            assert row["open_time"] == opened
-            assert cells_of(row) == tuple(float(value) for value in (*prices, *sums))
-            assert (row["state"], row["flags"]) == (CONFIRMED, DERIVED)
-
-
-def test_a_month_with_minutes_without_trades_folds_to_the_official_hours_and_days() -> None:
-    with gzip.open(data("algousdt-2024-09/ALGOUSDT-1m-2024-09.csv.gz"), "rt") as file:
-        rows = list(official_rows(list(csv.reader(file))))
-    days = 30 if COMPILED else 2
-    rows = rows[: days * 1440]
-    assert sum(cells[6] == 0 for _, cells in rows) == (446 if COMPILED else 9)
-    kept = ("1m", "1h", "1d")
-    engine, layout = fold_engine(kept, len(rows))
-    feed_rows(engine, rows, (4, 1))
-    for interval, name in (("1h", "ALGO_USDT_1h.2024-09.csv"), ("1d", "ALGO_USDT_1d.2024-09.csv")):
-        with data(f"algousdt-2024-09/{name}").open() as file:
-            official = [line for line in csv.reader(file) if line[0].isdigit()]
-        official = [line for line in official if int(line[0]) <= rows[-1][0] + MINUTE - intervals.length_ms(interval)]
-        assert len(official) == days * (24 if interval == "1h" else 1)
-        for line in official:
-            row = stored(engine, layout, kept.index(interval), interval, int(line[0]))
-            assert tuple(row[name] for name in CELLS[:5]) == tuple(float(value) for value in line[1:6])
 
 
 # A traded stock: trade ids that are skipped are no loss, aggregate ids that are skipped are
