@@ -192,6 +192,7 @@ class Supervisor:
         try:
             child.pid = fork_role(child.role, child.core)
         except OSError as error:
+            child.began_s = time.monotonic()  # or what never ran would count as stable, and be tried without a pause
             pause_s = self._plan_restart(child)
             _log.error(
                 "no process for a role role=%s reason=%r again_in_s=%.1f", child.role.name, error.strerror, pause_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +14,13 @@ from klshm.run.simulator import Simulator
 from tests.support.processes import is_alive
 
 
-def test_it_begins_when_and_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_begins_when_and_as_it_is_told() -> None:
     simulator = Simulator(SimConfig(symbols=2, start_at="2026-11-22T23:59:50Z", faults="standard", history_days=2))
     try:
         config = simulator.addressed(Config())
         assert config.exchange.rest_url == f"http://127.0.0.1:{simulator.port}"
         assert config.exchange.ws_url == f"ws://127.0.0.1:{simulator.port}"
-        line = open(f"/proc/{simulator.process.pid}/cmdline").read().replace("\0", " ")
+        line = Path(f"/proc/{simulator.process.pid}/cmdline").read_text().replace("\0", " ")
         assert "--start-at 2026-11-22T23:59:50Z --faults standard" in line
         assert os.getsid(simulator.process.pid) == simulator.process.pid  # Ctrl-C does not reach it
         simulator.check()

@@ -225,12 +225,13 @@ def test_a_start_that_takes_long_is_said_once(tmp_path: Path) -> None:
         assert running.end() == 0, running.text()
 
 
-def test_a_role_that_cannot_serve_says_why_and_serves_as_soon_as_it_can(tmp_path: Path, market: Exchange) -> None:
+def test_a_disk_that_cannot_be_used_is_said_and_used_as_soon_as_it_can(tmp_path: Path, market: Exchange) -> None:
     journal = tmp_path / "data" / "demo" / "journal"
     journal.parent.mkdir(parents=True)
     journal.write_text("no directory")
-    with live(tmp_path, market, "--workers", "1") as running:  # live without a disk
-        running.wait_said("role stopped role=persister error=")
+    with launcher(tmp_path, *addresses(market.port), "--workers", "1") as running:
+        running.wait_said("journal failed failures=1 ")
+        running.wait_live()
         journal.unlink()
         wait_for(running.archive.exists, STARTED_S, running.text)
         assert running.end() == 0, running.text()
