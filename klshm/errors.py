@@ -197,6 +197,11 @@ class ExchangeRefused(ExchangeError):
         self.status = status
         self.code = code
 
+    @property
+    def is_about_request(self) -> bool:
+        """Whether it is this request that was refused: another one, or another symbol, may be answered."""
+        return self.status in (400, 404) and self.code != 0
+
 
 class RateLimited(ExchangeError):
     """The request weight of this minute is used up (HTTP 429).

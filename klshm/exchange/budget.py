@@ -3,7 +3,7 @@
 The exchange counts by address, whoever asks: engines, `audit`, `backfill`. So the governor's state
 lies in one small JSON file per machine, by REST address, and every request is counted there, under
 a lock, before it goes. A ban outlives the process that earned it, and the weight of a minute a
-restart inside it.
+restart inside it. While the exchange fails, the gate lets one request at a time through.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
 
-from klshm.errors import IpBanned
+from klshm.errors import ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RateLimited
+from klshm.exchange.breaker import Breaker
 from klshm.exchange.governor import Governor, GovernorState, Priority
 
 
@@ -155,7 +156,8 @@ class Gate:
         self.governor = governor
         self._now_ms = now_ms
         self._purse = purse
-        self._waiting: list[tuple[Priority, int, int, asyncio.Future[None]]] = []
+        self._breaker = Breaker()
+        self._waiting: list[tuple[Priority, int, int, asyncio.Future[int]]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -164,20 +166,58 @@ class Gate:
         """Requests that wait."""
         return sum(not future.done() for *_, future in self._waiting)
 
-    async def admit(self, weight: int, priority: Priority) -> None:
-        """Wait until a request may go, and count it as sent.
+    @asynccontextmanager
+    async def passage(self, weight: int, priority: Priority) -> AsyncIterator[None]:
+        """Wait until a request may go, and send it in the block: how that ends says how the exchange is.
 
         Args:
             weight: Its request weight.
             priority: What it is for.
 
         Raises:
+            IpBanned: As `admit`.
+        """
+        era = await self.admit(weight, priority)
+        try:
+            yield
+        except ExchangeError as error:
+            if _is_answer(error):
+                self._breaker.answered()
+            else:
+                self._breaker.failed(era, time.monotonic())
+            raise
+        except BaseException:
+            self._breaker.left(era)
+            raise
+        else:
+            self._breaker.answered()
+        finally:
+            if self._waiting:
+                self.pump()
+
+    async def admit(self, weight: int, priority: Priority) -> int:
+        """Wait until a request may go, and count it as sent.
+
+        Args:
+            weight: Its request weight.
+            priority: What it is for.
+
+        Returns:
+            Its era (`klshm.exchange.breaker`).
+
+        Raises:
             IpBanned: If this address is banned: waiting hours inside a call helps nobody.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (priority, next(self._numbers), weight, future))
         self.pump()
-        await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None:  # let through, but never sent
+                self._breaker.left(future.result())
+                self.pump()
+            raise
 
     def pump(self) -> None:
         """Let through whatever may go now; call it when the clock has been set."""
@@ -225,13 +265,23 @@ class Gate:
                 heapq.heappop(self._waiting)
                 future.set_exception(_ban(until_ms, now_ms))
                 continue
-            wait_ms = self.governor.wait_ms(now_ms, weight, priority)
-            if wait_ms > 0:
-                self._timer = asyncio.get_running_loop().call_later(wait_ms / 1000 + 0.002, self.pump)
+            hold_s = self._breaker.wait_s(time.monotonic())
+            if hold_s is None:
+                return
+            wait_s = max(hold_s, self.governor.wait_ms(now_ms, weight, priority) / 1000)
+            if wait_s > 0:
+                self._timer = asyncio.get_running_loop().call_later(wait_s + 0.002, self.pump)
                 return
             heapq.heappop(self._waiting)
             self.governor.sent(now_ms, weight)
-            future.set_result(None)
+            future.set_result(self._breaker.began())
+
+
+def _is_answer(error: ExchangeError) -> bool:
+    """Return whether the exchange has looked at the request, and not merely refused whatever came."""
+    if isinstance(error, ExchangeRefused):
+        return error.is_about_request
+    return not isinstance(error, (ExchangeUnreachable, RateLimited, IpBanned))
 
 
 def _ban(until_ms: int, now_ms: int) -> IpBanned:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -173,10 +174,10 @@ class RestClient:
             raise ValueError(f"klines limit {limit} is not in 1..{MAX_KLINES}")
         _check_range(start_ms, end_ms)
         parameters = _parameters(symbol=symbol, interval=interval, startTime=start_ms, endTime=end_ms, limit=limit)
-        weight = klines_weight(limit)
-        await self._admit(weight, priority)
-        sent_ms = self._now_ms()
-        return Klines(models.decode_klines(await self._send("/fapi/v1/klines", parameters)), sent_ms)
+        async with self._passage(klines_weight(limit), priority):
+            sent_ms = self._now_ms()
+            body = await self._send("/fapi/v1/klines", parameters)
+        return Klines(models.decode_klines(body), sent_ms)
 
     async def aggregate_trades(
         self,
@@ -219,12 +220,14 @@ class RestClient:
     # One request
 
     async def _get(self, path: str, parameters: Mapping[str, str], weight: int, priority: Priority) -> bytes:
-        await self._admit(weight, priority)
-        return await self._send(path, parameters)
+        async with self._passage(weight, priority):
+            return await self._send(path, parameters)
 
-    async def _admit(self, weight: int, priority: Priority) -> None:
-        await self.gate.admit(weight, priority)
-        self.weights[priority] += weight
+    @asynccontextmanager
+    async def _passage(self, weight: int, priority: Priority) -> AsyncIterator[None]:
+        async with self.gate.passage(weight, priority):
+            self.weights[priority] += weight
+            yield
 
     async def _send(self, path: str, parameters: Mapping[str, str]) -> bytes:
         if self._session is None:
