@@ -1,4 +1,4 @@
-"""The all-market ticker arrays: once a second, changed rows only, COIN-M rows mixed in."""
+"""Tickers: the all-market arrays once a second, changed rows only, COIN-M rows mixed in; single ones every other."""
 
 from __future__ import annotations
 
@@ -51,20 +51,25 @@ class Tickers:
         full_rows: list[str] = []
         for symbol in changed:
             instrument = market.instruments[symbol]
-            single_name = f"{instrument.lower}@miniTicker"
-            single = self._second % 2 == 0 and hub.wanted(single_name)
-            if not (minis or fulls or single):
+            mini_name, full_name = f"{instrument.lower}@miniTicker", f"{instrument.lower}@ticker"
+            # A single symbol's ticker comes every other second.
+            mini = self._second % 2 == 0 and hub.wanted(mini_name)
+            full = self._second % 2 == 0 and hub.wanted(full_name)
+            if not (minis or fulls or mini or full):
                 continue
             day = instrument.day(now_ms)
             if day is None:
                 continue
-            quiet = self._muted("miniTicker", symbol, now_ms)
-            if minis and not quiet:
-                mini_rows.append(mini_ticker(instrument, day, now_ms, row=True))
-            if single and not quiet:
-                hub.send(single_name, mini_ticker(instrument, day, now_ms, row=False))
-            if fulls and not self._muted("ticker", symbol, now_ms):
-                full_rows.append(ticker(instrument, day, now_ms))
+            if not self._muted("miniTicker", symbol, now_ms):
+                if minis:
+                    mini_rows.append(mini_ticker(instrument, day, now_ms, row=True))
+                if mini:
+                    hub.send(mini_name, mini_ticker(instrument, day, now_ms, row=False))
+            if not self._muted("ticker", symbol, now_ms):
+                if fulls:
+                    full_rows.append(ticker(instrument, day, now_ms))
+                if full:
+                    hub.send(full_name, ticker(instrument, day, now_ms))
         for name, base in _CM:
             if minis:
                 mini_rows.append(_CM_MINI.format(e=now_ms, s=name, ps=base))

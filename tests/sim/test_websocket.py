@@ -18,7 +18,8 @@ def test_payloads_and_key_order(port: int) -> None:
     async def body(session: Session) -> None:
         names = (
             "btcusdt@aggTrade", "btcusdt@kline_1m", "btcusdt@kline_1w", "btcusdt_perpetual@continuousKline_1m",
-            "!miniTicker@arr", "!ticker@arr", "btcusdt@miniTicker", "币安人生usdt@kline_1m", "BTCUSDT@aggTrade",
+            "!miniTicker@arr", "!ticker@arr", "btcusdt@miniTicker", "btcusdt@ticker", "币安人生usdt@kline_1m",
+            "BTCUSDT@aggTrade",
         )  # fmt: skip
         seen: dict[str, Any] = {}
         async with stream(session, "/market/stream", *names) as ws:
@@ -36,6 +37,7 @@ def test_payloads_and_key_order(port: int) -> None:
         assert list(seen["btcusdt_perpetual@continuousKline_1m"]["k"]) == [key for key in k_keys if key != "s"]
         assert {row["st"] for row in seen["!miniTicker@arr"]} == {1, 2}
         row = next(row for row in seen["!ticker@arr"] if row["s"] == "BTCUSDT")
+        assert list(seen["btcusdt@ticker"]) == list(row)
         assert row["O"] % MINUTE_MS == 0 and row["L"] >= seen["btcusdt@aggTrade"]["f"] - 10_000
         async with session.get("/sim/state") as response:
             state = await response.json()
