@@ -66,7 +66,7 @@ def test_exits_with_its_parent(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, check=True)
     pid = int(done.stdout)
-    wait_for(lambda: not is_alive(pid), 60)
+    wait_for(lambda: not is_alive(pid))
 
 
 def test_help_documents_every_switch_and_fault() -> None:

@@ -83,9 +83,9 @@ def test_final_frames_after_the_first_of_the_next_candle() -> None:
 
 def test_late_missing_and_turned_final_frames_on_the_wire() -> None:
     plan = [
-        {"at_s": 0, "name": "delay_x", "symbol": "BTCUSDT", "after_next": True, "seconds": 60},
-        {"at_s": 0, "name": "delay_x", "symbol": "ETHUSDT", "probability": 1.0, "seconds": 60},
-        {"at_s": 0, "name": "delay_x", "symbol": "SOLUSDT", "delay_ms": 1500, "seconds": 60},
+        {"at_s": 0, "name": "delay_x", "symbol": "BTCUSDT", "after_next": True, "seconds": 600},
+        {"at_s": 0, "name": "delay_x", "symbol": "ETHUSDT", "probability": 1.0, "seconds": 600},
+        {"at_s": 0, "name": "delay_x", "symbol": "SOLUSDT", "delay_ms": 1500, "seconds": 600},
     ]
 
     async def body(session: Session) -> None:
