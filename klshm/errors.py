@@ -28,6 +28,7 @@
     │  ├─ RateLimited         429; retry_after_s
     │  ├─ IpBanned            418; until_ms
     │  └─ BadMessage          a frame or body that does not fit its schema
+    │     └─ RowsRefused      rows that fit it and cannot be true
     └─ StoreError
        ├─ JournalError        LMDB: full, damaged, of another format
        └─ ArchiveError        SQLite: locked, damaged, of another schema
@@ -57,6 +58,7 @@ __all__ = [
     "RateLimited",
     "ReadError",
     "RowBusy",
+    "RowsRefused",
     "SegmentDamaged",
     "SegmentError",
     "SegmentNotReady",
@@ -231,6 +233,10 @@ class IpBanned(ExchangeError):
 
 class BadMessage(ExchangeError):
     """A frame or body that does not fit its schema."""
+
+
+class RowsRefused(BadMessage):
+    """Rows that fit their schema and cannot be true: impossible, or none where there must be some."""
 
 
 class StoreError(KlshmError):

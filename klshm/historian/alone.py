@@ -19,7 +19,7 @@ import numpy as np
 
 from klshm import intervals
 from klshm.config import Config
-from klshm.errors import ExchangeError, ExchangeRefused, IpBanned, UnknownSymbol
+from klshm.errors import ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RowsRefused, UnknownSymbol
 from klshm.exchange.backoff import Backoff
 from klshm.exchange.budget import StateFile, default_state_path
 from klshm.exchange.governor import Governor, Priority
@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 _TRIES: Final = 5
 _PAUSE_S: Final = (1.0, 30.0)
+_PATIENCE_S: Final = 300.0
+"""After so long without an answer the series that are left are not asked for."""
 _TRADING: Final = "TRADING"
 
 
@@ -83,11 +85,20 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-class _Refusals:
-    """Nobody reads counters here: what was refused shows in the failed series."""
+class _Answers:
+    """When the last answer came. Nobody reads counters here: what was refused shows in the failed series."""
+
+    def __init__(self) -> None:
+        self._last_s = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last answer."""
+        return time.monotonic() - self._last_s
 
     def answered(self) -> None:
         """Take note of an answer."""
+        self._last_s = time.monotonic()
 
     def refused(self, rows: int) -> None:
         """Take note of rows that could not be believed."""
@@ -175,7 +186,8 @@ class _Run:
         self._depths = config.historian.bars_per_interval
         self._now_ms = now_ms
         self._progress = progress
-        self._source = RowSource(client, [], _Refusals(), now_ms)
+        self._answers = _Answers()
+        self._source = RowSource(client, [], self._answers, now_ms)
         self._writer = ThreadPoolExecutor(1, "archive writer")
         # SQLite's connections belong to the thread that opened them.
         self._archive: Archive = self._writer.submit(Archive, path, config.store).result()
@@ -237,6 +249,8 @@ class _Run:
         if missing is None:
             return
         rows = await self._fetch(entry, name, *missing)
+        if not len(rows) and self._source.origin_ms(entry) is None:
+            raise RowsRefused(f"{entry.name} klines: no rows at all; it has not traded yet, or the exchange lost them")
         stored = rows.copy()
         stored["slot"] = 0
         batch = Batch((StoredListing(entry.name, entry.onboard_ms),), stored)
@@ -247,6 +261,8 @@ class _Run:
         self._archive.write(batch, official=True)
 
     async def _fetch(self, entry: Entry, name: str, first_ms: int, last_ms: int) -> Rows:
+        if self._answers.silent_s > _PATIENCE_S:
+            raise ExchangeUnreachable("not asked for, the exchange has fallen silent; run it again later")
         backoff = Backoff(*_PAUSE_S)
         for attempt in range(1, _TRIES + 1):
             try:
@@ -255,7 +271,7 @@ class _Run:
                 raise
             except ExchangeError as error:
                 # A refusal in the exchange's own words is about this series; all else may pass.
-                is_final = isinstance(error, ExchangeRefused) and error.code != 0
+                is_final = isinstance(error, ExchangeRefused) and error.is_about_request
                 if is_final or attempt == _TRIES:
                     raise
                 _log.info("try again symbol=%s interval=%s attempt=%d: %s", entry.name, name, attempt, error)

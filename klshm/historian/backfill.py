@@ -23,7 +23,7 @@ import numpy as np
 
 from klshm import intervals
 from klshm.config import HistorianConfig
-from klshm.errors import BadMessage, ExchangeError, ExchangeRefused, IpBanned
+from klshm.errors import ExchangeError, ExchangeRefused, IpBanned, RowsRefused
 from klshm.exchange.governor import Priority
 from klshm.historian.archived import Archived
 from klshm.historian.health import Health
@@ -269,9 +269,9 @@ class Backfill:
             self._queue.put_nowait(task)
 
     def _retry(self, task: Task, error: ExchangeError) -> None:
-        # A refusal is about this task and may be final (a symbol that serves no klines); all
-        # else is about the way to the exchange, and passes.
-        if isinstance(error, (ExchangeRefused, BadMessage)):
+        # What is about this task may be final (a symbol that serves no klines); all else is about
+        # the way to the exchange, and passes: errors of the server, pages, answers cut short.
+        if isinstance(error, RowsRefused) or (isinstance(error, ExchangeRefused) and error.is_about_request):
             task.tries += 1
             _log.info("backfill refused symbol=%s try=%d: %s", task.entry.name, task.tries, error)
             if task.tries >= _TRIES:

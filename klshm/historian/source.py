@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from klshm import intervals
-from klshm.errors import BadMessage
+from klshm.errors import BadMessage, RowsRefused
 from klshm.exchange.governor import Priority
 from klshm.exchange.rest import RestClient
 from klshm.historian.inbox import Outlet, command
@@ -59,7 +59,7 @@ class RowSource:
         self._health = health
         self._now_ms = now_ms
         self._origins: dict[int, int] = {}
-        self._asked_ms: dict[int, int] = {}
+        self._answered_ms: dict[int, int] = {}
 
     def origin_ms(self, entry: Entry) -> int | None:
         """Return the open time of the first minute the exchange has a row for, if it is known."""
@@ -94,15 +94,17 @@ class RowSource:
         return rows
 
     async def fetch_some(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
-        """Return the closed rows of a range as `fetch` does; none at all is an error where the series has begun.
+        """Return the closed rows of a range as `fetch` does; none at all is an error where there must be some.
+
+        That is where the series has begun, or where it has no beginning although the symbol has traded.
 
         Raises:
             ExchangeError: If there was no usable answer; an empty list is none.
         """
         rows = await self.fetch(entry, interval, first_ms, last_ms, priority)
         origin_ms = self.origin_ms(entry)
-        if not len(rows) and origin_ms is not None and origin_ms <= first_ms:
-            raise BadMessage(f"{entry.name} klines: no {interval} rows from {first_ms} to {last_ms}, expected some")
+        if not len(rows) and (entry.trades_24h > 0 if origin_ms is None else origin_ms <= first_ms):
+            raise RowsRefused(f"{entry.name} klines: no {interval} rows from {first_ms} to {last_ms}, expected some")
         return rows
 
     async def _ask(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
@@ -125,16 +127,16 @@ class RowSource:
                 raise BadMessage(f"klines: rows outside of the range asked for, {raw[0]!r} .. {raw[-1]!r}")
         except BadMessage as error:
             self._health.refused(len(raw))
-            raise BadMessage(f"{entry.name} {error}") from error
+            raise RowsRefused(f"{entry.name} {error}") from error
         return rows
 
     async def _find_origin(self, entry: Entry, priority: Priority) -> None:
         """Ask for the very first minute, once known for good, and tell the worker."""
         now_ms = self._now_ms()
-        if entry.slot in self._origins or now_ms - self._asked_ms.get(entry.slot, 0) < _ORIGIN_RETRY_MS:
+        if entry.slot in self._origins or now_ms - self._answered_ms.get(entry.slot, 0) < _ORIGIN_RETRY_MS:
             return
-        self._asked_ms[entry.slot] = now_ms
         answer = await self._client.klines(entry.name, "1m", start_ms=0, limit=1, priority=priority)
+        self._answered_ms[entry.slot] = now_ms
         if not answer.rows:
             return  # listed, but nothing has traded yet
         origin_ms = answer.rows[0].open_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.historian.backfill_world import NO_ARCHIVE, M, World, now_ms, with_wo
 
 def test_nothing_traded_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(world: World) -> None:
-        world.backfill.add(world.book.entries[:1])
+        world.backfill.add([dataclasses.replace(world.book.entries[0], trades_24h=0)])
         world.server.spoil = lambda rows: []
         await world.until_idle()
         assert len(world.consumers.commands(lay.COMMAND_ORIGIN)) == 0
