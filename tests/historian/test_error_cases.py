@@ -6,7 +6,6 @@ engine fetches too, its `Backfill`; the exchange is a real server that fails as 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -17,64 +16,16 @@ import pytest
 from aiohttp import web
 
 from klshm import intervals
-from klshm.config import Config, ExchangeConfig, HistorianConfig
 from klshm.errors import ArchiveError, BadMessage
 from klshm.exchange.breaker import Breaker
 from klshm.historian import alone as alone_module
 from klshm.historian import backfill as backfill_module
-from klshm.historian.alone import Outcome, Wish, fetch_history
 from klshm.historian.rows import CONFIRM_AGE_MS
 from klshm.shm import layout as lay
 from klshm.store.archive import Archive
-from klshm.store.archive_reader import ArchiveReader
 from tests.historian.backfill_world import World, with_world
+from tests.historian.small_exchange import DEPTH, START, M, SmallExchange, fetch, stored
 from tests.historian.support import KlineServer
-from tests.support.servers import http_server
-
-
-M = 60_000
-START = 1_795_000_000_000 // (60 * M) * (60 * M) + 17 * M + 40_000
-"""Exchange time at first: no bar ended within the last half minute."""
-DEPTH = 30
-
-Spoilt = Callable[[str, dict[str, str]], web.StreamResponse | None]
-
-
-class Exchange:
-    """Time, contracts and klines of made-up symbols; each answer can be spoilt."""
-
-    def __init__(self, *symbols: str) -> None:
-        self.symbols = symbols
-        self.now_ms = START
-        self.klines = KlineServer(0)
-        self.spoil: Spoilt = lambda path, query: None
-        self.pause_s = 0.0
-        self.at_once = self.most_at_once = 0
-
-    @property
-    def asked(self) -> list[dict[str, str]]:
-        """What klines were asked for."""
-        return self.klines.asked
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(self.pause_s)
-        self.at_once -= 1
-        query = dict(request.query)
-        spoilt = self.spoil(request.path, query)
-        if spoilt is not None:
-            return spoilt
-        if request.path.endswith("time"):
-            return web.json_response({"serverTime": self.now_ms})
-        if request.path.endswith("exchangeInfo"):
-            return web.json_response({"symbols": [self._listing(symbol) for symbol in self.symbols]})
-        return self.klines(request)
-
-    @staticmethod
-    def _listing(symbol: str) -> dict[str, Any]:
-        kind = {"status": "TRADING", "contractType": "PERPETUAL", "pair": symbol, "quoteAsset": "USDT"}
-        return {"symbol": symbol, "pricePrecision": 2, "quantityPrecision": 3, "onboardDate": 1, **kind}
 
 
 @pytest.fixture(autouse=True)
@@ -85,27 +36,6 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("klshm.exchange.budget.Breaker", lambda: Breaker(0.01, 0.02))
 
 
-def run(exchange: Exchange, path: Path, *names: str, concurrency: int = 4, since_ms: int | None = None) -> Outcome:
-    """Let the data service fetch these intervals of all symbols."""
-    historian = HistorianConfig(concurrency=concurrency, bars_per_interval={"default": DEPTH})
-
-    async def main() -> Outcome:
-        async with http_server(exchange.handle) as port:
-            config = Config(exchange=ExchangeConfig(rest_url=f"http://127.0.0.1:{port}"), historian=historian)
-            return await fetch_history(config, path, Wish(None, names, since_ms), lambda *_: None)
-
-    return asyncio.run(main())
-
-
-def stored(path: Path, symbol: str, interval: str = "1m") -> Any:
-    """Return the stored bars of a series."""
-    reader = ArchiveReader(path)
-    try:
-        return reader.read_series(symbol, interval, limit=10_000)
-    finally:
-        reader.close()
-
-
 def no_service(_: object = None) -> web.Response:
     return web.Response(status=503, text="Service Unavailable.")
 
@@ -114,9 +44,9 @@ def no_service(_: object = None) -> web.Response:
 
 
 def test_case_1_a_failed_request_is_recorded_with_its_series(tmp_path: Path) -> None:
-    exchange, path = Exchange("AUSDT", "BUSDT"), tmp_path / "klines.db"
+    exchange, path = SmallExchange("AUSDT", "BUSDT"), tmp_path / "klines.db"
     exchange.spoil = lambda _, query: no_service() if query.get("symbol") == "BUSDT" else None
-    outcome = run(exchange, path, "1m", "5m")
+    outcome = fetch(exchange, path, "1m", "5m")
     assert set(outcome.failed) == {"BUSDT 1m", "BUSDT 5m"}
     assert all("answered 503" in reason for reason in outcome.failed.values())
     assert (outcome.tasks, outcome.rows) == (4, 2 * DEPTH)
@@ -127,13 +57,13 @@ def test_case_1_an_exchange_that_falls_silent_is_not_asked_for_every_series_that
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alone_module, "_PATIENCE_S", 0.2)
-    exchange = Exchange(*(f"S{number}USDT" for number in range(100)))
+    exchange = SmallExchange(*(f"S{number}USDT" for number in range(100)))
 
     def silent(path: str, query: dict[str, str]) -> web.StreamResponse | None:
         return no_service() if "klines" in path and len(exchange.asked) >= 3 else None
 
     exchange.spoil = silent
-    outcome = run(exchange, tmp_path / "klines.db", "1m", concurrency=1)
+    outcome = fetch(exchange, tmp_path / "klines.db", "1m", concurrency=1)
     assert outcome.tasks == 100 and len(outcome.failed) == 97
     reasons = list(outcome.failed.values())
     assert "answered 503" in reasons[0] and "run it again later" in reasons[-1]
@@ -186,13 +116,13 @@ def test_case_1_the_engine_goes_on_trying_for_as_long_as_the_exchange_fails(
 
 def test_case_2_a_database_that_is_not_there_is_made(tmp_path: Path) -> None:
     path = tmp_path / "no" / "such" / "directory" / "klines.db"
-    assert run(Exchange("AUSDT"), path, "1m").failed == {}
+    assert fetch(SmallExchange("AUSDT"), path, "1m").failed == {}
     assert len(stored(path, "AUSDT")) == DEPTH
 
 
 def test_case_2_a_database_that_another_holds_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exchange, path = Exchange("AUSDT"), tmp_path / "klines.db"
-    run(exchange, path, "5m")
+    exchange, path = SmallExchange("AUSDT"), tmp_path / "klines.db"
+    fetch(exchange, path, "5m")
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     beats = 0
@@ -204,7 +134,7 @@ def test_case_2_a_database_that_another_holds_is_tried_again(tmp_path: Path, mon
             other.execute("ROLLBACK")
 
     monkeypatch.setattr(alone_module, "Archive", lambda path, store: Archive(path, store, beat=beat))
-    outcome = run(exchange, path, "1m")
+    outcome = fetch(exchange, path, "1m")
     other.close()
     assert outcome.failed == {} and beats >= 2
     assert len(stored(path, "AUSDT")) == DEPTH
@@ -214,7 +144,7 @@ def test_case_2_a_database_that_cannot_be_had_ends_the_run_with_one_line(tmp_pat
     path = tmp_path / "klines.db"
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(ArchiveError, match="klines.db") as caught:
-        run(Exchange("AUSDT"), path, "1m")
+        fetch(SmallExchange("AUSDT"), path, "1m")
     assert "\n" not in str(caught.value)
 
 
@@ -222,12 +152,12 @@ def test_case_2_a_database_that_cannot_be_had_ends_the_run_with_one_line(tmp_pat
 
 
 def test_case_3_a_table_that_cannot_be_made_is_said_and_passed_up(tmp_path: Path) -> None:
-    exchange, path = Exchange("AUSDT"), tmp_path / "klines.db"
-    run(exchange, path, "5m")
+    exchange, path = SmallExchange("AUSDT"), tmp_path / "klines.db"
+    fetch(exchange, path, "5m")
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE k_a_1m (something TEXT)")  # not ours
     with pytest.raises(ArchiveError, match="k_a_1m") as caught:
-        run(exchange, path, "1m")
+        fetch(exchange, path, "1m")
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
     assert len(stored(path, "AUSDT", "5m")) == DEPTH  # as it was
 
@@ -236,14 +166,14 @@ def test_case_3_a_table_that_cannot_be_made_is_said_and_passed_up(tmp_path: Path
 
 
 def test_case_4_a_row_that_is_there_already_is_updated(tmp_path: Path) -> None:
-    exchange, path = Exchange("AUSDT"), tmp_path / "klines.db"
+    exchange, path = SmallExchange("AUSDT"), tmp_path / "klines.db"
     exchange.now_ms = START // M * M + 5_000  # the newest bar has just ended, and may still move
-    run(exchange, path, "1m")
+    fetch(exchange, path, "1m")
     before = stored(path, "AUSDT")
     assert before["state"].tolist() == [lay.STATE_CONFIRMED] * (DEPTH - 1) + [lay.STATE_CLOSED]
     exchange.klines.spoil = lambda rows: [[*row[:5], "6", row[6], "12", 9, *row[9:]] for row in rows]
     exchange.now_ms += 2 * M
-    assert run(exchange, path, "1m").failed == {}
+    assert fetch(exchange, path, "1m").failed == {}
     after = stored(path, "AUSDT")
     assert len(after) == DEPTH + 2 and len(set(after["open_time"])) == DEPTH + 2
     assert after["volume"].tolist() == [5.0] * (DEPTH - 1) + [6.0] * 3
@@ -254,9 +184,9 @@ def test_case_4_a_row_that_is_there_already_is_updated(tmp_path: Path) -> None:
 
 
 def test_case_5_never_more_requests_at_once_than_configured(tmp_path: Path) -> None:
-    exchange = Exchange(*(f"S{number}USDT" for number in range(8)))
+    exchange = SmallExchange(*(f"S{number}USDT" for number in range(8)))
     exchange.pause_s = 0.02
-    assert run(exchange, tmp_path / "klines.db", "1m", "5m", "30m", concurrency=3).failed == {}
+    assert fetch(exchange, tmp_path / "klines.db", "1m", "5m", "30m", concurrency=3).failed == {}
     assert len(exchange.asked) == 24 and exchange.most_at_once == 3
 
 
@@ -287,28 +217,28 @@ def test_case_5_nor_in_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_case_6_nothing_at_all_is_no_success(tmp_path: Path) -> None:
-    exchange, path = Exchange("AUSDT", "BUSDT"), tmp_path / "klines.db"
+    exchange, path = SmallExchange("AUSDT", "BUSDT"), tmp_path / "klines.db"
     exchange.spoil = lambda _, query: web.json_response([]) if query.get("symbol") == "BUSDT" else None
-    outcome = run(exchange, path, "1m", "5m")
+    outcome = fetch(exchange, path, "1m", "5m")
     assert set(outcome.failed) == {"BUSDT 1m", "BUSDT 5m"}
     assert all("no rows at all" in reason for reason in outcome.failed.values())
     assert len(stored(path, "BUSDT")) == 0 and len(stored(path, "AUSDT")) == DEPTH
 
 
 def test_case_6_an_empty_page_of_a_series_that_has_begun_is_no_success(tmp_path: Path) -> None:
-    exchange, path = Exchange("AUSDT"), tmp_path / "klines.db"
+    exchange, path = SmallExchange("AUSDT"), tmp_path / "klines.db"
 
     def hole(_: str, query: dict[str, str]) -> web.StreamResponse | None:
         return web.json_response([]) if "startTime" in query and query["startTime"] != "0" else None
 
     exchange.spoil = hole
-    outcome = run(exchange, path, "1m")
+    outcome = fetch(exchange, path, "1m")
     assert list(outcome.failed) == ["AUSDT 1m"] and "expected some" in outcome.failed["AUSDT 1m"]
 
 
 def test_case_6_an_exchange_without_contracts_is_no_success(tmp_path: Path) -> None:
     with pytest.raises(BadMessage, match="no contract that can be used"):
-        run(Exchange(), tmp_path / "klines.db", "1m")
+        fetch(SmallExchange(), tmp_path / "klines.db", "1m")
 
 
 def test_case_6_the_engine_does_not_believe_that_a_symbol_that_trades_has_no_history(
@@ -337,22 +267,22 @@ def test_case_6_the_engine_does_not_believe_that_a_symbol_that_trades_has_no_his
 
 
 def test_case_7_a_range_that_ends_before_it_begins_is_never_sent(tmp_path: Path) -> None:
-    exchange, path = Exchange("AUSDT"), tmp_path / "klines.db"
+    exchange, path = SmallExchange("AUSDT"), tmp_path / "klines.db"
     for since_ms in (START + 60 * M, START, START // M * M, START // M * M - 1):
-        outcome = run(exchange, path, "1m", "1d", "1w", since_ms=since_ms)
+        outcome = fetch(exchange, path, "1m", "1d", "1w", since_ms=since_ms)
         assert outcome.failed == {} and outcome.rows == 0
     assert exchange.asked == []
-    run(exchange, path, "1m", "1d", "1w", since_ms=START // M * M - M)
+    fetch(exchange, path, "1m", "1d", "1w", since_ms=START // M * M - M)
     assert [(q["interval"], q["startTime"], q["endTime"]) for q in exchange.asked] == [
         ("1m", str(START // M * M - M), str(START // M * M - M))
     ]
 
 
 def test_case_7_nor_in_any_other_run(tmp_path: Path) -> None:
-    exchange, path = Exchange("AUSDT"), tmp_path / "klines.db"
+    exchange, path = SmallExchange("AUSDT"), tmp_path / "klines.db"
     exchange.klines.origin_ms = START - 7 * M  # listed a few minutes ago
     for later_ms in (0, M, 5 * M, CONFIRM_AGE_MS):
         exchange.now_ms += later_ms
-        assert run(exchange, path, *intervals.INTERVALS).failed == {}
+        assert fetch(exchange, path, *intervals.INTERVALS).failed == {}
     ranges = [(int(q["startTime"]), int(q["endTime"])) for q in exchange.asked if "endTime" in q]
     assert len(ranges) > 6 and all(first <= last for first, last in ranges)
