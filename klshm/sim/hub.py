@@ -19,6 +19,8 @@ __all__ = ["QUEUE_LIMIT_BYTES", "Connection", "Hub", "websocket_frame"]
 QUEUE_LIMIT_BYTES = 64 << 20
 # What may lie in the socket's own buffer before frames wait in the queue.
 _BUFFER_BYTES = 1 << 20
+# How long a client may take to answer a close frame.
+_LINGER_S = 1.0
 
 
 def websocket_frame(payload: bytes, opcode: int = 1) -> bytes:
@@ -70,13 +72,14 @@ class Connection:
         return self._queued_bytes < QUEUE_LIMIT_BYTES
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame behind everything queued, then close the socket."""
+        """Send a close frame behind everything queued; the socket ends when the client has answered, or soon."""
         if not self._is_gone():
             self.put(websocket_frame(struct.pack("!H", code) + reason.encode(), 8))
             self._transport.write(b"".join(self._queue))
             self._queue.clear()
             self.closing = True
-            self._transport.close()
+            # Closed at once, with messages unread, the socket would be reset and the client might lose the close frame.
+            asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
 
     def abort(self) -> None:
         """Drop the socket without a word."""

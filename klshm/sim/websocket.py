@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import cast
-from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
 
@@ -78,8 +77,9 @@ class Gate:
         try:
             self._from_url(connection, request, kind)
             async for message in socket:
-                if connection.closing or not self._on_message(connection, message.type, message.data):
-                    break
+                # What comes after our close frame is of no interest, but the client's own must be awaited.
+                if not connection.closing:
+                    self._on_message(connection, message.type, message.data)
         finally:
             self._hub.remove(connection)
         return socket
@@ -87,36 +87,33 @@ class Gate:
     def _from_url(self, connection: Connection, request: web.Request, kind: str) -> None:
         names = request.query.get("streams", "") if kind == "stream" else request.match_info.get("tail", "")
         # ccxt adds a number to the path; whatever is not a stream name is ignored.
-        wanted = [unquote(name) for name in names.split("/") if "@" in name or "%40" in name or name.startswith("!")]
+        wanted = [name for name in names.split("/") if "@" in name or name.startswith("!")]
         fresh, full = connection.session.subscribe(wanted)
         if full:
             connection.close(1008, "Invalid request")
         else:
             self._hub.subscribe(connection, fresh)
 
-    def _on_message(self, connection: Connection, kind: WSMsgType, data: object) -> bool:
+    def _on_message(self, connection: Connection, kind: WSMsgType, data: object) -> None:
         if kind == WSMsgType.PONG:
             if bytes(cast("bytes", data)) == connection.ping_payload:
                 connection.awaited_pong_ms = None
-            return True
-        if not connection.bucket.take(self._clock.uptime_ms()):
+        elif not connection.bucket.take(self._clock.uptime_ms()):
             connection.close(1008, "Too many requests")
-            return False
-        if kind == WSMsgType.PING:
+        elif kind == WSMsgType.PING:
             connection.put(websocket_frame(bytes(cast("bytes", data)), 10))
-            return True
-        if kind == WSMsgType.BINARY:
-            data = bytes(cast("bytes", data)).decode(errors="replace")
-        elif kind != WSMsgType.TEXT:
-            return False
-        reply, fresh, dropped, close = connection.session.handle(str(data))
+        elif kind == WSMsgType.BINARY:
+            self._control(connection, bytes(cast("bytes", data)).decode(errors="replace"))
+        elif kind == WSMsgType.TEXT:
+            self._control(connection, str(data))
+
+    def _control(self, connection: Connection, text: str) -> None:
+        reply, fresh, dropped, close = connection.session.handle(text)
         connection.put(websocket_frame(reply))
         self._hub.subscribe(connection, fresh)
         self._hub.unsubscribe(connection, dropped)
         if close is not None:
             connection.close(close.code, close.reason)
-            return False
-        return True
 
 
 def _parse(path: str) -> tuple[str, str]:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from klshm.sim.events import AggEvent, Event, KlineEvent
 from klshm.sim.faults import Faults
 from klshm.sim.stream_faults import StreamFaults
@@ -70,9 +72,10 @@ def test_delays_of_final_frames_are_spread_over_their_jitter() -> None:
     assert came[0] == came[-1] == 0 and min(came[1:-1]) > 0 and sum(came) == 40 * len(finals(sent))
 
 
-def test_final_frames_after_the_first_of_the_next_candle() -> None:
-    sent = events()
-    turned = with_faults({"name": "delay_x", "after_next": True, "seconds": 100}).apply(sent, START_MS)
+@pytest.mark.parametrize("behind", [[], [{"name": "reorder", "delay_ms": 400, "seconds": 100}]])
+def test_final_frames_after_the_first_of_the_next_candle(behind: list[dict[str, Any]]) -> None:
+    faults = with_faults({"name": "delay_x", "after_next": True, "seconds": 100}, *behind)
+    turned = faults.apply(events(), START_MS) + faults.apply([], START_MS + 400)
     # Where nothing more was traded there is no next candle yet.
     assert {final.instrument.spec.symbol for final in finals(turned)} >= {"BTCUSDT", "ETHUSDT", "SOLUSDT"}
     for final in finals(turned):
