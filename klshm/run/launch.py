@@ -159,15 +159,17 @@ def _serve(
     """Create the segment, run the engine in it, and remove it; return whether nothing failed."""
     from klshm.run.kernels import load_kernels
 
-    segment = create_segment(
-        config.instance,
-        layout_of(config),
-        settings.to_json(config),
-        mode=int(config.segment.mode, 8),
-        group=config.segment.group or None,
-    )
-    early.abandon = segment.unlink
+    segment: Segment | None = None
     try:
+        with early.deferred():  # a signal must not come between the segment and what removes it
+            segment = create_segment(
+                config.instance,
+                layout_of(config),
+                settings.to_json(config),
+                mode=int(config.segment.mode, 8),
+                group=config.segment.group or None,
+            )
+            early.abandon = segment.unlink
         _begin(segment)
         cores = plan(config.run.affinity, config.run.workers)
         with early.deferred() as between:
@@ -177,8 +179,9 @@ def _serve(
         _log.info("stopped clean=%s", clean)
         return clean
     finally:
-        segment.words[lay.H_STATE] = lay.STATE_CLOSED
-        segment.unlink()
+        if segment is not None:
+            segment.words[lay.H_STATE] = lay.STATE_CLOSED
+            segment.unlink()
 
 
 def _run(

@@ -15,7 +15,7 @@ from klshm.errors import UnsupportedPlatform
 from klshm.run.machine import check_machine, check_packages
 from klshm.shm import layout as lay
 from klshm.shm.segment import create_segment
-from tests.support.engine import STARTED_S, environment, launcher, refused
+from tests.support.engine import environment, launcher, refused
 from tests.support.processes import PROJECT, wait_for
 from tests.support.segments import make_layout
 
@@ -184,8 +184,8 @@ def test_a_segment_that_cannot_be_read_is_set_aside(tmp_path: Path, monkeypatch:
         left.write_bytes(np.random.default_rng(1).bytes(100_000 if kind == "foreign" else 100))
     content = left.read_bytes()
     with launcher(tmp_path, "--set", "exchange.rest_url=http://127.0.0.1:9") as running:
-        wait_for(lambda: "a segment that cannot be read was left" in running.text(), 30, running.text)
-        wait_for(lambda: left.exists(), 30, running.text)
+        running.wait_said("a segment that cannot be read was left")
+        wait_for(lambda: left.exists(), explain=running.text)
         assert running.end() == 0, running.text()
         assert running.left() == ["klshm.demo.unreadable"]
         assert (shared / "klshm.demo.unreadable").read_bytes() == content
@@ -218,7 +218,7 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_second_engine_of_the_same_name(tmp_path: Path) -> None:
     with launcher(tmp_path, "--set", "exchange.rest_url=http://127.0.0.1:9") as running:
-        wait_for(lambda: "kernels loaded" in running.text(), STARTED_S, running.text)
+        running.wait_said("kernels loaded")
         code, line = refused(tmp_path)
         assert (code, "instance 'demo' is running" in line) == (ERROR, True), line
         code, line = refused(tmp_path, "--set", f"data.directory={tmp_path}/other")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from klshm.shm.segment import create_segment
-from tests.support.engine import STARTED_S, environment, launcher, refused
+from tests.support.engine import environment, launcher, refused
 from tests.support.processes import engine_processes, is_alive, wait_for
 from tests.support.segments import make_layout
 
@@ -24,11 +24,11 @@ def test_a_demo_runs_for_its_duration_and_leaves_nothing(tmp_path: Path, workers
     with launcher(tmp_path, "--demo", "--workers", workers, "--duration", "1") as running:
         running.wait_live()
         family = engine_processes(running.process.pid)
-        assert running.process.wait(60) == 0, running.text()
+        assert running.process.wait() == 0, running.text()
         assert running.left() == []
         assert "stopped clean=True" in running.text()
         assert "Traceback" not in running.text()
-        wait_for(lambda: not any(is_alive(pid) for pid in family), 20)
+        wait_for(lambda: not any(is_alive(pid) for pid in family))
 
 
 @pytest.mark.parametrize("workers", ["1", "0"])
@@ -37,7 +37,7 @@ def test_a_demo_ends_with_its_simulator(tmp_path: Path, workers: str) -> None:
         running.wait_live()
         [simulator] = [pid for pid in engine_processes(running.process.pid) if "klshm.sim" in _command(pid)]
         os.kill(simulator, signal.SIGKILL)
-        assert running.process.wait(60) == 1, running.text()
+        assert running.process.wait() == 1, running.text()
         assert (
             "stopping: the simulator has ended (exit code -9): it said nothing; start the demo again" in running.text()
         )
@@ -51,7 +51,7 @@ def test_ctrl_c_reaches_the_whole_group_and_still_drains(tmp_path: Path) -> None
         for pid in engine_processes(running.process.pid):
             if os.getpgid(pid) == os.getpgid(running.process.pid):  # what a terminal's Ctrl-C reaches
                 os.kill(pid, signal.SIGINT)
-        assert running.process.wait(60) == 0, running.text()
+        assert running.process.wait() == 0, running.text()
         assert "stream lost" not in running.text()  # the simulator is stopped last
         assert "the simulator has ended" not in running.text()
         assert running.left() == []
@@ -67,16 +67,35 @@ def test_ctrl_c_while_kernels_are_compiled(tmp_path: Path) -> None:
     with launcher(tmp_path, "--workers", "1", KLSHM_CACHE=str(tmp_path / "other")) as running:
         running.wait_said("compiling kernels done=")
         running.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: "stopping before the engine was up" in running.text(), 20, running.text)
+        wait_for(lambda: "stopping before the engine was up" in running.text(), explain=running.text)
         running.process.send_signal(signal.SIGTERM)
         # The compiler may have come to an end in between: then the first signal is what ended it.
-        assert running.process.wait(60) in (0, 1)
+        assert running.process.wait() in (0, 1)
+        assert running.left() == []
+
+
+SIGNALLED = """
+import os, signal
+from klshm.run import launch
+create = launch.create_segment
+def create_and_be_stopped(*arguments, **options):
+    segment = create(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGINT)
+    return segment
+launch.create_segment = create_and_be_stopped
+"""
+
+
+def test_ctrl_c_in_the_instant_the_segment_is_there_leaves_nothing(tmp_path: Path) -> None:
+    with launcher(tmp_path, "--workers", "1", first=SIGNALLED) as running:
+        assert running.process.wait() == 0, running.text()
+        assert "stopping before the engine was up signal=SIGINT" in running.text()
         assert running.left() == []
 
 
 def test_a_closed_output_does_not_stop_the_engine(tmp_path: Path) -> None:
     with launcher(tmp_path, "--demo", "--workers", "1", "--duration", "1", closed_output=True) as running:
-        assert running.process.wait(STARTED_S) == 0, running.text()
+        assert running.process.wait() == 0, running.text()
         assert re.search(r"standard output is closed reason='Broken pipe'", running.text())
 
 

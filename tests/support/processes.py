@@ -16,11 +16,22 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+PATIENCE_S = 240.0
+"""A start with a cold cache compiles; on a busy machine that takes minutes."""
+
 _PR_SET_PDEATHSIG = 1
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float, explain: Callable[[], str] = lambda: "") -> None:
-    """Wait until a condition holds."""
+def wait_for(
+    condition: Callable[[], object], timeout_s: float = PATIENCE_S, explain: Callable[[], str] = lambda: ""
+) -> None:
+    """Wait until a condition holds, however long a busy machine takes.
+
+    Args:
+        condition: Asked again and again.
+        timeout_s: When to give up: not how long it may take, but when it will not come any more.
+        explain: Returns what the failure shall show.
+    """
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline_s:
