@@ -19,6 +19,7 @@ from klshm.exchange.budget import default_state_path
 from klshm.exchange.governor import Priority
 from tests.audit.support import fill, rows_of
 from tests.support.exchange import Exchange, exchange
+from tests.support.processes import wait_for
 
 
 M = 60_000
@@ -27,9 +28,14 @@ ENDED = ("BTCUSDT", "ETHUSDT")
 
 @pytest.fixture(scope="module")
 def market() -> Iterator[Exchange]:
-    # Twenty seconds into a minute: no bar closes while a test looks at the clock twice.
-    with exchange("--symbols", "4", "--rate", "20", "--start-at", "2026-11-20T12:04:20Z") as running:
+    with exchange("--symbols", "4", "--rate", "20", "--start-at", "2026-11-20T12:04:05Z") as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def no_minute_ends_soon(market: Exchange) -> None:
+    """Let no bar close while a test looks at the clock twice."""
+    wait_for(lambda: market.now_ms() % M < 40_000)
 
 
 @pytest.fixture

@@ -53,6 +53,16 @@ def compare(market: Exchange, archive: Path, symbols: list[str], first_ms: int, 
     return result
 
 
+def wait_equal(market: Exchange, engine: Engine, symbols: list[str], end_ms: int) -> None:
+    """Wait until the archive has every bar that had closed by an exchange time, equal to the exchange's own."""
+
+    def judged() -> bool:
+        found = compare(market, engine.archive, symbols, market.start_ms, end_ms)
+        return found.equal == found.compared
+
+    wait_for(lambda: market.now_ms() > end_ms and judged(), explain=engine.text)
+
+
 def _compare_row(
     result: Comparison, database: sqlite3.Connection, table: str | None, symbol: str, interval: str, row: list[Any]
 ) -> None:

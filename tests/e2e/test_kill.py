@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support import compare, trading_symbols
+from tests.e2e.support import compare, trading_symbols, wait_equal
 from tests.support.engine import addresses, engine, launcher
 from tests.support.exchange import exchange
 from tests.support.processes import engine_processes, is_alive, wait_for
@@ -37,7 +37,7 @@ def test_killed_worker_comes_back_while_the_others_go_on(tmp_path: Path) -> None
             back.update(row)
             return row.get("pid") not in (None, victim["pid"]) and row.get("state") == "live"
 
-        wait_for(is_back, 30, running.text)
+        wait_for(is_back, explain=running.text)
         print(f"worker back and live after {time.monotonic() - killed_s:.2f} s (measured with the CLI)")
         after = running.status()
         rows = {(p["role"], p["index"]): p for p in after["processes"]}
@@ -46,7 +46,7 @@ def test_killed_worker_comes_back_while_the_others_go_on(tmp_path: Path) -> None
         assert rows["worker", 0]["restarts"] == 1
         assert after["swaps"] > swaps
         end_ms = market.now_ms() // 60_000 * 60_000 + 60_000
-        wait_for(lambda: market.now_ms() > end_ms + 40_000, 150, running.text)
+        wait_equal(market, running, trading_symbols(market), end_ms)
         assert running.stop() == 0, running.text()
         result = compare(market, running.archive, trading_symbols(market), market.start_ms, end_ms)
         assert result.missing == []
@@ -65,7 +65,7 @@ def test_killed_launcher_leaves_no_process(tmp_path: Path) -> None:
         os.kill(running.process.pid, signal.SIGKILL)
         running.process.wait()
         killed_s = time.monotonic()
-        wait_for(lambda: not any(is_alive(pid) for pid in family), 20)
+        wait_for(lambda: not any(is_alive(pid) for pid in family))
         print(f"all processes gone {time.monotonic() - killed_s:.2f} s after the launcher")
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import STARTED_S, addresses, launcher
+from tests.support.engine import addresses, launcher
 from tests.support.exchange import exchange
-from tests.support.processes import wait_for
 from tests.support.servers import Proxy, free_port, raw_server
 
 
@@ -120,9 +119,7 @@ def test_a_proxy_of_the_environment_is_used(tmp_path: Path) -> None:
     dead = free_port()
     options = ("--set", "exchange.rest_url=http://exchange.invalid:8080", "--workers", "1")
     with launcher(tmp_path, *options, HTTP_PROXY=f"http://127.0.0.1:{dead}", NO_PROXY="") as running:
-        wait_for(
-            lambda: "cannot reach exchange.invalid:8080 through the proxy" in running.text(), STARTED_S, running.text
-        )
+        running.wait_said("cannot reach exchange.invalid:8080 through the proxy")
         assert running.end() == 0, running.text()
 
 

@@ -6,7 +6,6 @@ import csv
 import gzip
 import json
 import sqlite3
-import time
 import zipfile
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from tests.support.engine import engine
 from tests.support.exchange import exchange
-from tests.support.processes import PROJECT
+from tests.support.processes import PROJECT, wait_for
 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.recorded, pytest.mark.timeout(1200)]
@@ -45,9 +44,8 @@ def _play(tmp_path: Path, recording: Path, rows: list[list[str]], first_ms: int,
         engine(tmp_path, market, name, "--workers", "1") as running,
     ):
         running.wait_live()
-        while market.now_ms() < last_ms + 15_000:
-            assert running.process.poll() is None, running.text()
-            time.sleep(1)
+        wait_for(lambda: market.now_ms() > last_ms, 900, running.text)
+        wait_for(lambda: all(_stored(running.archive, int(row[0])) == _official(row) for row in full))
         assert running.stop() == 0, running.text()
     for row in full:
         assert _stored(running.archive, int(row[0])) == _official(row), f"minute {row[0]}"

@@ -157,6 +157,12 @@ def with_world(
         asyncio.run(run(sim))
 
 
+def status_of(market: Exchange, symbol: str) -> str:
+    """Return what the exchange says of a symbol."""
+    [status] = [row["status"] for row in market.get("/fapi/v1/exchangeInfo")["symbols"] if row["symbol"] == symbol]
+    return str(status)
+
+
 def test_listing_and_delisting_over_the_life_of_a_symbol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,7 +175,7 @@ def test_listing_and_delisting_over_the_life_of_a_symbol(
         world.consumers.take()
         add = world.consumers.commands(lay.COMMAND_ADD)
         assert sorted(add["slot"]) == list(range(count))
-        world.sim.fault(name="list_symbol", symbol="NEWUSDT", delay_s=0.5)
+        world.sim.fault(name="list_symbol", symbol="NEWUSDT", delay_s=2)
         verdict = await world.listings.update()
         assert verdict.next_onboard_ms > 0 and world.table.find("NEWUSDT") == -1
         task = asyncio.create_task(world.listings.run())
@@ -180,7 +186,7 @@ def test_listing_and_delisting_over_the_life_of_a_symbol(
         add = add[add["slot"] == count][0]
         assert add["open_time"] == row["onboard_ms"] and add["price_decimals"] == row["price_decimals"]
         world.sim.fault(name="delist_symbol", symbol="NEWUSDT", delay_s=0)
-        await asyncio.sleep(0.3)
+        await world.consumers.until(lambda: status_of(world.sim, "NEWUSDT") != "TRADING")
         for _ in range(2):
             world.listings.refresh()
             answered = world.client.requests

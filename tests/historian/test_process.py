@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -51,11 +50,14 @@ def test_fills_table_clock_and_history_of_every_symbol(
             )
             assert role.block[lay.B_ROLE_STATE] == lay.ROLE_LIVE
             clock = read_clock(made)
-            assert clock is not None and abs(clock.now_ms() - sim.get("/fapi/v1/time")["serverTime"]) < 200
+            assert clock is not None
+            before_ms, server_ms, after_ms = clock.now_ms(), sim.now_ms(), clock.now_ms()
+            error_ms = clock.error_ns / 1e6 + 20  # of the clock, and of what drifts since it was measured
+            assert before_ms - error_ms <= server_ms <= after_ms + error_ms
             check_table(table, sim.get("/fapi/v1/exchangeInfo"))
             check_rows(sim, consumers, table)
             beat = int(role.block[lay.B_HEARTBEAT_NS])
-            assert time.monotonic_ns() - beat < 1_000_000_000
+            await until(lambda: int(role.block[lay.B_HEARTBEAT_NS]) > beat)
             assert counters.get("weight_used") > 0 and counters.get("requests_total") > 20
             role.stop.set()
             await task

@@ -42,8 +42,9 @@ def test_shortest_round_trip_is_published(tmp_path: Path, monkeypatch: pytest.Mo
     async def main() -> None:
         with segment(tmp_path, monkeypatch) as made:
             clock = ExchangeClock(made)
-            assert not clock.measured and abs(clock.now_ms() - time.time_ns() // 1_000_000) < 50
-            delays = iter([0.02, 0.001, 0.02, 0.02, 0.02])
+            before_ms = time.time_ns() // 1_000_000
+            assert not clock.measured and before_ms - 1 <= clock.now_ms() <= time.time_ns() // 1_000_000 + 1
+            delays = iter([0.2, 0.001, 0.2, 0.2, 0.2])
 
             async def ask() -> int:
                 server_ms = (time.monotonic_ns() + 10**18) // 1_000_000
@@ -52,7 +53,7 @@ def test_shortest_round_trip_is_published(tmp_path: Path, monkeypatch: pytest.Mo
 
             timesync = TimeSync(made, clock, ask)
             sample = await timesync.measure()
-            assert timesync.samples == 5 and sample.round_trip_ns < 20_000_000
+            assert timesync.samples == 5 and sample.round_trip_ns < 200_000_000
             published = read_clock(made)
             assert published is not None
             assert (published.offset_ns, published.error_ns) == (sample.offset_ns, sample.error_ns)

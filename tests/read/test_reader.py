@@ -168,12 +168,10 @@ def test_reads_of_a_silent_worker_are_refused(make_desk: Callable[..., Desk]) ->
         desk.list_symbol(name, worker)
         desk.live(name, "1m", START)
     desk.publish()
-    with klshm.attach("test", stale_after_s=0.3, gone_after_s=0.6) as reader:
+    with klshm.attach("test", stale_after_s=0.3, gone_after_s=600.0) as reader:
         assert reader.live("ETHUSDT", "1m")
-        until_s = time.monotonic() + 10
         with pytest.raises(StaleData, match="worker 1 of .* last showed life"):
-            while time.monotonic() < until_s:
-                desk.beat()
+            while True:  # the last look is believed for a moment
                 desk.beat_worker(1, 0.4)
                 reader.live("ETHUSDT", "1m")
         assert reader.live("BTCUSDT", "1m"), "the other worker's rows are fresh"
@@ -181,8 +179,8 @@ def test_reads_of_a_silent_worker_are_refused(make_desk: Callable[..., Desk]) ->
             reader.snapshot()
         with pytest.raises(StaleData):
             reader.history("ETHUSDT", "1m", 1)
-        desk.beat_worker(1, 1.0)
-        with pytest.raises(EngineGone, match="more than 0.6 s"):
+        desk.beat_worker(1, 601.0)
+        with pytest.raises(EngineGone, match="more than 600 s"):
             reader.live("ETHUSDT", "1m")
 
 

@@ -39,7 +39,7 @@ def test_a_child_dies_with_its_launcher() -> None:
     child = int(os.read(reading, 100))
     os.kill(launcher, signal.SIGKILL)
     assert exit_code(launcher) == -signal.SIGKILL
-    wait_for(lambda: not is_alive(child), 60)
+    wait_for(lambda: not is_alive(child))
     os.close(reading)
     os.close(writing)
 
@@ -74,7 +74,7 @@ def test_a_role_that_is_asked_to_stop_ends_well(made: Segment, tmp_path: Path) -
     config = Config(data=DataConfig(directory=str(tmp_path)), exchange=ExchangeConfig(rest_url="http://127.0.0.1:9"))
     role = Role("historian", 0, made, config)
     pid = fork_role(role, min(os.sched_getaffinity(0)))
-    wait_for(lambda: role.block[lay.B_ROLE_STATE] == lay.ROLE_CONNECTING, 60)
+    wait_for(lambda: role.block[lay.B_ROLE_STATE] == lay.ROLE_CONNECTING)
     assert (role.block[lay.B_PID], role.block[lay.B_CPU]) == (pid, min(os.sched_getaffinity(0)))
     os.kill(pid, signal.SIGINT)  # the launcher's to judge
     os.kill(pid, signal.SIGTERM)

@@ -14,7 +14,7 @@ import pytest
 from klshm.shm import layout as lay
 from klshm.shm.counters import LAUNCHER, Counters
 from klshm.shm.segment import Segment, open_segment
-from tests.support.engine import STARTED_S, Engine, addresses, launcher
+from tests.support.engine import Engine, addresses, launcher
 from tests.support.exchange import Exchange, exchange
 from tests.support.processes import engine_processes, is_alive, wait_for
 from tests.support.servers import free_port
@@ -64,25 +64,29 @@ def test_a_role_that_ends_or_hangs_is_replaced(tmp_path: Path, market: Exchange,
 
         asked = pid_of(segment, 0)
         os.kill(asked, signal.SIGTERM)  # by hand, one role only: it ends in order, and comes back
-        wait_for(lambda: is_replaced(segment, 0, asked), 30, running.text)
+        wait_for(lambda: is_replaced(segment, 0, asked), explain=running.text)
 
         hung = pid_of(segment, 0)
         os.kill(hung, signal.SIGSTOP)
-        wait_for(lambda: is_replaced(segment, 0, hung), 30, running.text)
+        wait_for(lambda: is_replaced(segment, 0, hung), explain=running.text)
         assert f"role hangs role=worker 0 pid={hung}" in running.text()
         assert not is_alive(hung)
         assert not Path(f"/proc/{hung}").exists()  # reaped before it was replaced
 
         killed = pid_of(segment, 0)
         os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: is_replaced(segment, 0, killed), 30, running.text)
+        wait_for(lambda: is_replaced(segment, 0, killed), explain=running.text)
 
         assert pid_of(segment, 1) == other
         assert counters.get("restarts_total") == 3
         assert counters.get("hung_total") == 1
-        endings = re.findall(r"role ended role=worker 0 pid=\d+ status=(.*) restart_in_s=([\d.]+)", running.text())
-        assert [ending for ending, _ in endings] == ["exit 0", "signal 9 (Killed)", "signal 9 (Killed)"]
-        assert [pause for _, pause in endings] == ["0.0", "0.5", "1.0"]  # later each time
+        endings = re.findall(r"role ended role=worker 0 pid=(\d+) status=(.*) restart_in_s=([\d.]+)", running.text())
+        assert [(int(pid), ending) for pid, ending, _ in endings] == [
+            (asked, "exit 0"),
+            (hung, "signal 9 (Killed)"),
+            (killed, "signal 9 (Killed)"),
+        ]
+        assert [pause for _, _, pause in endings] == ["0.0", "0.5", "1.0"]  # later each time
         assert len(os.listdir(f"/proc/{running.process.pid}/task")) == 1
         assert running.end() == 0, running.text()
         assert "stopping signal=SIGINT; a second one ends at once" in running.text()
@@ -93,23 +97,26 @@ def test_a_role_that_ends_or_hangs_is_replaced(tmp_path: Path, market: Exchange,
 
 @pytest.mark.parametrize("workers", ["2", "0"])
 def test_a_second_signal_ends_at_once(tmp_path: Path, market: Exchange, workers: str) -> None:
-    with live(tmp_path, market, "--workers", workers) as running:
+    # However long it takes until the second signal comes: nothing else ends what hangs.
+    first = "from klshm.run import supervisor; supervisor._STOP_S |= {'worker': 3600.0, 'historian': 3600.0}"
+    with launcher(tmp_path, *addresses(market.port), "--workers", workers, first=first) as running:
+        running.wait_live()
         family = engine_processes(running.process.pid)
         # What hangs would hold up the ordered stop: its own loop in one process, a worker otherwise.
         stopped = family[-1] if workers == "2" else running.process.pid
         os.kill(stopped, signal.SIGSTOP)
         running.process.send_signal(signal.SIGINT)
         if workers == "2":
-            wait_for(lambda: "stopping signal=SIGINT" in running.text(), 20, running.text)
+            wait_for(lambda: "stopping signal=SIGINT" in running.text(), explain=running.text)
             running.process.send_signal(signal.SIGTERM)
         else:
             running.process.send_signal(signal.SIGTERM)
             running.process.send_signal(signal.SIGCONT)
-        code = running.process.wait(30)
+        code = running.process.wait()
         assert code == 1, running.text()
         assert running.left() == []
         assert "stopped clean" not in running.text()
-        wait_for(lambda: not any(is_alive(pid) for pid in family), 20)
+        wait_for(lambda: not any(is_alive(pid) for pid in family))
 
 
 def test_a_role_that_does_not_stop_is_killed_and_said(
@@ -130,12 +137,12 @@ def test_a_launcher_that_was_paused_kills_nobody(
         segment = opened()
         block = segment.block(segment.layout.launcher_offset)
         os.kill(running.process.pid, signal.SIGSTOP)
-        wait_for(lambda: Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", 5)
+        wait_for(lambda: Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         beat = int(block[lay.B_HEARTBEAT_NS])
         workers_line = segment.block(segment.layout.partition_offset(0))
-        wait_for(lambda: int(workers_line[lay.B_HEARTBEAT_NS]) - beat > 4e9, 30)  # longer than a role may be silent
+        wait_for(lambda: int(workers_line[lay.B_HEARTBEAT_NS]) - beat > 4e9)  # longer than a role may be silent
         os.kill(running.process.pid, signal.SIGCONT)
-        wait_for(lambda: int(block[lay.B_HEARTBEAT_NS]) - beat > 5e9, 30)
+        wait_for(lambda: int(block[lay.B_HEARTBEAT_NS]) - beat > 5e9)
         assert Counters(block, LAUNCHER).get("hung_total") == 0
         assert running.end() == 0, running.text()
 
@@ -148,7 +155,7 @@ def test_what_chaos_kills_is_replaced_once(tmp_path: Path, market: Exchange, ope
         segment = opened()
         running.wait_said("role ended role=worker 0")
         killed = int(re.findall(r"chaos kills a worker pid=(\d+)", running.text())[0])
-        wait_for(lambda: is_replaced(segment, 0, killed), STARTED_S, running.text)
+        wait_for(lambda: is_replaced(segment, 0, killed), explain=running.text)
         assert f"role ended role=worker 0 pid={killed} status=signal 9 (Killed)" in running.text()
         assert running.end() == 0, running.text()
         assert running.text().count("chaos kills") == 1
@@ -201,7 +208,7 @@ def test_what_cannot_be_killed_is_left_behind_and_ends_with_the_launcher(
         assert running.end() == 1, running.text()
         assert f"role cannot be killed and is left behind role=worker 0 pid={worker}" in running.text()
         assert running.left() == []
-        wait_for(lambda: not any(is_alive(pid) for pid in family), STARTED_S)
+        wait_for(lambda: not any(is_alive(pid) for pid in family))
 
 
 # What is said
@@ -211,7 +218,7 @@ def test_what_cannot_be_killed_is_left_behind_and_ends_with_the_launcher(
 def test_every_minute_has_a_line(tmp_path: Path, market: Exchange, workers: str, module: str) -> None:
     first = f"from klshm.run import {module}; {module}._STATUS_S = 0.1"
     with launcher(tmp_path, *addresses(market.port), "--workers", workers, first=first) as running:
-        wait_for(lambda: running.text().count("status workers=live symbols=6 messages=") > 1, STARTED_S, running.text)
+        wait_for(lambda: running.text().count("status workers=live symbols=6 messages=") > 1, explain=running.text)
         assert running.end() == 0, running.text()
 
 
@@ -220,7 +227,7 @@ def test_a_start_that_takes_long_is_said_once(tmp_path: Path) -> None:
     with launcher(tmp_path, *addresses(free_port()), "--workers", "1", first=first) as running:
         running.wait_said("not all workers are live after 0 s; the engine goes on and keeps trying")
         said = running.text().count("status workers=")
-        wait_for(lambda: running.text().count("status workers=") > said + 2, STARTED_S, running.text)
+        wait_for(lambda: running.text().count("status workers=") > said + 2, explain=running.text)
         assert running.text().count("not all workers are live") == 1
         assert running.end() == 0, running.text()
 
@@ -233,6 +240,6 @@ def test_a_disk_that_cannot_be_used_is_said_and_used_as_soon_as_it_can(tmp_path:
         running.wait_said("journal failed failures=1 ")
         running.wait_live()
         journal.unlink()
-        wait_for(running.archive.exists, STARTED_S, running.text)
+        wait_for(running.archive.exists, explain=running.text)
         assert running.end() == 0, running.text()
         assert "Traceback" not in running.text()

@@ -13,7 +13,7 @@ import pytest
 
 from klshm.shm import futex
 from klshm.shm.segment import Segment, open_segment
-from tests.support.processes import exit_code, fork
+from tests.support.processes import PATIENCE_S, exit_code, fork
 
 
 @pytest.fixture(params=["futex_waitv", "an old kernel"])
@@ -78,7 +78,7 @@ def test_more_words_than_the_kernel_takes_at_once() -> None:
     waiter = threading.Thread(target=lambda: futex.wait_any(words, list(range(200)), [0] * 200, 30))
     waiter.start()
     words[199] = 1
-    waiter.join(20)
+    waiter.join()
     assert not waiter.is_alive()
 
 
@@ -95,12 +95,12 @@ def test_waking_says_how_many_slept() -> None:
     waiters = [threading.Thread(target=futex.wait, args=(words, 0, 0, 30)) for _ in range(2)]
     for waiter in waiters:
         waiter.start()
-    woken, end_s = 0, time.monotonic() + 20
+    woken, end_s = 0, time.monotonic() + PATIENCE_S
     while woken < 2 and time.monotonic() < end_s:
         woken += futex.wake(words, 0)
     assert woken == 2
     for waiter in waiters:
-        waiter.join(20)
+        waiter.join()
 
 
 FORBIDDEN = """

@@ -31,7 +31,7 @@ from klshm.shm.segment import (
     sweep_temporary_segments,
 )
 from tests.shm.segments import make_layout
-from tests.support.processes import forked
+from tests.support.processes import PATIENCE_S, forked
 
 
 # Names
@@ -200,7 +200,7 @@ def test_a_creator_killed_at_any_instant_leaves_a_whole_segment_or_none(shared_m
             segment.unlink()
             segment.close()
 
-    end_s = time.monotonic() + 20
+    end_s = time.monotonic() + PATIENCE_S
     while len(found) < 2 and time.monotonic() < end_s:
         with forked(create_for_ever) as pid:
             while not os.listdir(shared_memory) and time.monotonic() < end_s:

@@ -22,8 +22,8 @@ from klshm.worker.process import Worker
 
 MINUTE_MS = 60_000
 NOW_MS = 1_795_176_020_000
-_MOST_S = 100.0
-_PATIENCE_S = 60.0
+_MOST_S = 280.0
+_PATIENCE_S = 240.0
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

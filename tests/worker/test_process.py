@@ -24,7 +24,7 @@ from tests.support.servers import stream_server
 from tests.worker.support import MINUTE_MS, Running, add, give_clock, role_of, run, running, trade
 
 
-pytestmark = [pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(300)]
 
 
 @asynccontextmanager
@@ -43,6 +43,14 @@ async def historian(role: Role) -> AsyncIterator[Historian]:
 def fault(market: Exchange, **parameters: Any) -> Any:
     """Make a fault without blocking the loop, so that the worker goes on."""
     return asyncio.to_thread(market.fault, **parameters)
+
+
+async def said(market: Exchange, at: Running, symbol: str, status: str) -> None:
+    """Wait until the exchange says so of a symbol."""
+    while True:
+        info = await asyncio.to_thread(market.get, "/fapi/v1/exchangeInfo")
+        if {row["symbol"]: row["status"] for row in info["symbols"]}.get(symbol) == status:
+            return
 
 
 async def traded(at: Running, more: int = 20) -> None:
@@ -80,7 +88,7 @@ def test_symbols_are_listed_and_delisted_while_it_runs(made: Segment) -> None:
             await at.until(lambda: at.state == "live")
             assert at.worker.intake.symbols == 4
             await fault(market, name="list_symbol", symbol="新币USDT", delay_s=0.5, trades_per_s=50)
-            await asyncio.sleep(1.5)  # the exchange's own time has to pass
+            await said(market, at, "新币USDT", "TRADING")
             serving.listings.refresh()
             await at.until(lambda: at.worker.intake.symbols == 5)
             slot = table.find("新币USDT")
@@ -89,10 +97,11 @@ def test_symbols_are_listed_and_delisted_while_it_runs(made: Segment) -> None:
             assert at.counters.get("connects_total") == 1  # over the connection that was there
 
             await fault(market, name="delist_symbol", symbol="新币USDT", delay_s=0)
-            await asyncio.sleep(0.3)
+            await said(market, at, "新币USDT", "SETTLING")
             for _ in range(2):  # one answer alone removes nothing
+                answered = serving.client.requests
                 serving.listings.refresh()
-                await asyncio.sleep(0.5)
+                await at.until(lambda before=answered: serving.client.requests > before)  # type: ignore[misc]
             await at.until(lambda: at.worker.intake.symbols == 4)
             assert int(table.row(slot)["status"]) == lay.SYMBOL_DELISTED
             assert int(view.live_row(local, 0)["trade_count"]) >= 0  # its rows stay
@@ -157,9 +166,8 @@ def test_hostile_events_are_refused_and_the_worker_goes_on(made: Segment) -> Non
                 await asyncio.sleep(0.02)  # a batch of its own
             await server.sockets[0].send_str("no JSON")
             await at.until(lambda: at.counters.get("decode_errors_total") == 1)
-            await asyncio.sleep(0.6)  # two checks, which turn what was measured into counters
+            await at.until(lambda: at.counters.get("refused_total") + at.counters.get("overflows_total") >= 8)
             after = PartitionView(made, 0).live_row(0, 0)
-            assert at.counters.get("refused_total") + at.counters.get("overflows_total") >= 8
             assert (after["high"], after["low"]) == (before["high"], before["low"]) == (1.5, 1.5)
             await server.sockets[0].send_json(trade(**good, a=100, f=200, l=200, p="1.6"))
             await at.until(lambda: PartitionView(made, 0).live_row(0, 0)["high"] == 1.6)
@@ -173,7 +181,10 @@ def test_busy_polling_serves_and_stops(made: Segment) -> None:
         async with running(role) as at, historian(role):
             await at.until(lambda: at.state == "live")
             await traded(at)
-            assert at.worker._turns > 10_000  # it spins: timers alone would turn the loop far less often
+            began_s, turns = time.monotonic(), at.worker._turns
+            await at.until(lambda: at.worker._turns > turns + 10_000)
+            swaps = (time.monotonic() - began_s) / 0.05
+            assert 10_000 > 10 * swaps, "it does not spin: timers alone turn the loop once a swap"
             beat = int(role.block[lay.B_HEARTBEAT_NS])
             await at.until(lambda: int(role.block[lay.B_HEARTBEAT_NS]) > beat)
         turns = at.worker._turns
