@@ -121,12 +121,14 @@ class ExchangeInfo:
         odd: How many rows were left out.
         odd_examples: What was wrong with the first of them.
         weight_limit: Request weight this address may use per minute.
+        odd_symbols: Names of the rows left out, where they have one that can be read: these are listed all the same.
     """
 
     listings: tuple[Listing, ...]
     odd: int
     odd_examples: tuple[str, ...]
     weight_limit: int
+    odd_symbols: frozenset[str] = frozenset()
 
 
 class _RateLimit(msgspec.Struct, rename="camel"):
@@ -141,6 +143,10 @@ class _ExchangeInfo(msgspec.Struct, rename="camel"):
     rate_limits: list[msgspec.Raw] = []
 
 
+class _Named(msgspec.Struct):
+    symbol: str = ""
+
+
 class _ServerTime(msgspec.Struct, rename="camel"):
     server_time: int
 
@@ -152,6 +158,7 @@ _aggregate_trades = msgspec.json.Decoder(list[RestAggTrade])
 _raw_rows = msgspec.json.Decoder(list[msgspec.Raw])
 _info = msgspec.json.Decoder(_ExchangeInfo)
 _listing = msgspec.json.Decoder(Listing)
+_named = msgspec.json.Decoder(_Named)
 _rate_limit = msgspec.json.Decoder(_RateLimit)
 _ticker = msgspec.json.Decoder(Ticker)
 _time = msgspec.json.Decoder(_ServerTime)
@@ -172,23 +179,29 @@ def decode_exchange_info(body: bytes) -> ExchangeInfo:
     """Decode an `exchangeInfo` body.
 
     Raises:
-        BadMessage: If it is not one.
+        BadMessage: If it is not one, or lists nothing: an exchange without contracts is none.
     """
     info = _decode(_info, body, "exchangeInfo")
     listings: list[Listing] = []
     odd: list[str] = []
+    odd_symbols: set[str] = set()
     for raw in info.symbols:
         try:
             listing = _listing.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             odd.append(f"{bytes(raw)[:60]!r}: {error}")
+            odd_symbols.add(_name_of(raw))
             continue
         problem = _problem(listing)
         if problem:
             odd.append(f"{listing.symbol!r}: {problem}")
+            odd_symbols.add(listing.symbol)
         else:
             listings.append(listing)
-    return ExchangeInfo(tuple(listings), len(odd), tuple(odd[:_ODD_KEPT]), _weight_limit(info.rate_limits))
+    if not listings:
+        raise BadMessage(f"exchangeInfo: {len(odd)} rows and no contract that can be used {odd[:1]}; expected hundreds")
+    limit = _weight_limit(info.rate_limits)
+    return ExchangeInfo(tuple(listings), len(odd), tuple(odd[:_ODD_KEPT]), limit, frozenset(odd_symbols))
 
 
 def select(listings: Iterable[Listing], config: ExchangeConfig) -> list[Listing]:
@@ -261,6 +274,13 @@ def _decode(decoder: msgspec.json.Decoder[_T], body: bytes, what: str) -> _T:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadMessage(f"{what}: {error}, body begins {body[:80]!r}; expected the documented shape") from error
+
+
+def _name_of(raw: msgspec.Raw) -> str:
+    try:
+        return _named.decode(raw).symbol
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
 
 
 def _problem(listing: Listing) -> str:

@@ -1,8 +1,10 @@
 """Which symbols are carried: `exchangeInfo`, judged before anything is believed.
 
 A symbol is taken when it trades. It is removed only after two answers in a row that say it is
-gone, and never by an answer that failed or shows a tenth fewer contracts than the last good one:
-an exchange that stutters must not cost anyone a series. A contract that is announced but not yet
+gone, and never by an answer that failed, shows a tenth fewer contracts than the last good one, or
+lacks more than a tenth of what is carried (a process that has just begun knows no other answer):
+an exchange that stutters must not cost anyone a series. A row that cannot be used says that its
+symbol is there. A contract that is announced but not yet
 trading makes the next question come just after its announced begin.
 """
 
@@ -87,10 +89,11 @@ class Judge:
         verdict = Verdict()
         listed = {listing.symbol: listing for listing in info.listings}
         rows = len(info.listings) + info.odd
-        verdict.shrunk = rows < self._rows * _SHRUNK
+        missing = len(carried.keys() - listed.keys() - info.odd_symbols)
+        verdict.shrunk = rows < self._rows * _SHRUNK or missing > max(1, len(carried) * (1 - _SHRUNK))
         if not verdict.shrunk:
             self._rows = rows
-        self._judge_carried(verdict, carried, listed)
+        self._judge_carried(verdict, {name: e for name, e in carried.items() if name not in info.odd_symbols}, listed)
         wanted = select(info.listings, self._config)
         new = [x for x in wanted if x.status == _TRADING and x.symbol not in carried]
         new.sort(key=lambda x: (x.onboard_date, x.symbol))
@@ -265,7 +268,8 @@ class Listings:
     def _report(self, info: ExchangeInfo, verdict: Verdict) -> None:
         if verdict.shrunk:
             _log.warning(
-                "exchangeInfo shows a tenth fewer contracts than before rows=%d; nothing removed", len(info.listings)
+                "exchangeInfo shows a tenth fewer contracts than before or than are carried rows=%d; nothing removed",
+                len(info.listings),
             )
         if len(verdict.left_out) != self._left_out:
             self._left_out = len(verdict.left_out)

@@ -1,14 +1,10 @@
 """The defects of the original system, LESSONS section 1: one test per row that concerns bars.
 
-Rows without a test here:
+Rows whose test is elsewhere (R9 has one here and one there):
 
-| row | why |
+| row | where |
 |---|---|
-| R10 a failed list of symbols goes on as an empty one | guard of listings: tests/historian/test_listings.py |
-| R11 one connection, fixed pauses, no hand-over | connections: tests/exchange/test_stream.py, worker/test_link.py |
-| R12 the offset ignores the round trip; failed syncs stop all | clock: tests/historian/test_timesync.py |
-| R13 no weight is counted, 429 and 418 are retried at once | rate limits: tests/exchange/test_governor.py |
-| R15 no start while a row or a file is missing | start-up: tests/run/test_recover.py |
+| R10 to R13, R15: listings, connections, clock, request weight, start | `test_exchange.py` |
 """
 
 from __future__ import annotations

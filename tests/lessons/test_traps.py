@@ -4,7 +4,7 @@ Rows without a test here or in `test_traps_on_the_way.py`:
 
 | row | why |
 |---|---|
-| an empty or shrunken list of symbols removes nothing | guard of listings: tests/historian/test_listings.py |
+| an empty or shrunken list of symbols removes nothing | `test_exchange.py` |
 | a database exception does not stop recording | the store in trouble: tests/store/test_persister.py |
 | a full LMDB map grows in mid-batch, nothing lost | the journal: tests/store/test_journal.py |
 """
