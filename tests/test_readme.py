@@ -28,7 +28,7 @@ def test_the_readme_has_its_commands() -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_commands_that_look_at_an_engine_work(tmp_path: Path) -> None:
     with (
         exchange("--symbols", "8", "--rate", "100", "--start-at", "2026-11-20T12:00:40Z") as market,

@@ -15,7 +15,7 @@ from tests.support.exchange import exchange
 from tests.support.processes import engine_processes, is_alive, wait_for
 
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_killed_worker_comes_back_while_the_others_go_on(tmp_path: Path) -> None:

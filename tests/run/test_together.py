@@ -20,8 +20,6 @@ from klshm.shm.layout import Layout
 from klshm.shm.segment import Segment, create_segment
 
 
-pytestmark = [pytest.mark.timeout(60)]
-
 Make = Callable[[Config], Segment]
 
 
@@ -152,4 +150,7 @@ def test_a_disk_that_hangs_is_left_behind(
         assert run_together(config, segment, None, check=check) is False
     finally:
         released.set()
+        for thread in threading.enumerate():
+            if thread.name == "klshm disk":
+                thread.join()
     assert "the disk did not finish in time and is left role=persister" in caplog.text

@@ -24,9 +24,6 @@ from tests.support.servers import stream_server
 from tests.worker.support import MINUTE_MS, Running, add, give_clock, role_of, run, running, trade
 
 
-pytestmark = [pytest.mark.timeout(300)]
-
-
 @asynccontextmanager
 async def historian(role: Role) -> AsyncIterator[Historian]:
     """Run the historian of a worker's segment until the block is left."""
