@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from demo import demo_engine, save
+from demo import attach_live, demo_engine, save
 
 import klshm
 
@@ -35,14 +35,15 @@ def main() -> int:
     options = parser.parse_args()
     settings = {
         "segment__max_symbols": options.symbols,
-        "segment__log_rows": 16384,
+        "segment__log_rows": 65536,
         "segment__history": "{1m=1000,5m=500,30m=500,4h=500,1d=500,1w=200}",
         "sim__symbols": options.symbols,
         "sim__rate": options.rate,
         "sim__history_days": 1400,
     }
-    with demo_engine("cold-start", options.workers, **settings):
-        figures = measure(options.symbols)
+    with demo_engine("cold-start", options.workers, **settings) as (engine, _):
+        with attach_live("cold-start", engine, 0) as reader:
+            figures = measure(reader, options.symbols)
     for name, value in figures.items():
         print(f"{name:32} {value:>12.1f}")
     if options.json:
@@ -50,9 +51,8 @@ def main() -> int:
     return 0
 
 
-def measure(symbols: int) -> dict[str, float]:
+def measure(reader: klshm.Reader, symbols: int) -> dict[str, float]:
     """Follow an engine until its history is full."""
-    reader = attach()
     began_s = reader_began_s(reader)
     figures: dict[str, float] = {}
     while time.monotonic() - began_s < _LIMIT_S:
@@ -78,17 +78,6 @@ def totals(status: dict[str, Any], began_s: float, symbols: int) -> dict[str, fl
     figures["backfill_rows"] = historian["backfill_rows_total"]
     figures["backfill_failed"] = historian["backfill_failed"]
     return figures
-
-
-def attach() -> klshm.Reader:
-    """Return a reader as soon as the engine serves."""
-    deadline_s = time.monotonic() + 300
-    while time.monotonic() < deadline_s:
-        try:
-            return klshm.attach("cold-start")
-        except klshm.KlshmError:
-            time.sleep(0.2)
-    raise SystemExit("the engine did not start within 300 s")
 
 
 def reader_began_s(reader: klshm.Reader) -> float:

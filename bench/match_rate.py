@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo import demo_engine, save
+from demo import attach_live, demo_engine, save
 
 import klshm
 from klshm.shm.counters import WORKER, Counters
@@ -34,8 +34,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     settings = {"segment__max_symbols": options.symbols, "sim__symbols": options.symbols, "sim__rate": options.rate}
-    with demo_engine("match-rate", options.workers, **settings, sim__start_at="2026-11-18T12:00:01Z"):
-        figures = measure(options.symbols, options.minutes)
+    with demo_engine("match-rate", options.workers, **settings, sim__start_at="2026-11-18T12:00:01Z") as (engine, _):
+        with attach_live("match-rate", engine, options.symbols) as reader:
+            figures = measure(reader, options.minutes)
     for name, value in figures.items():
         print(f"{name:32} {value:>12.4f}")
     if options.json:
@@ -43,37 +44,33 @@ def main() -> int:
     return 0
 
 
-def measure(symbols: int, minutes: int) -> dict[str, float]:
-    """Return the rates once so many minutes have closed and been confirmed."""
-    with attach_live(symbols) as reader:
-        time.sleep(minutes * 60 + _CONFIRMED_AFTER_S)
-        rates = reader.status()["match_rate"]
-        workers = [Counters(view.block, WORKER) for view in reader.source.views]
-        figures = {f"traded_equal_at_{moment}": rates[moment] for moment in ("tick", "settle")}
-        figures["aggtrade_only_equal"] = rates["aggtrade_only"]
-        for moment in ("tick", "settle"):
-            figures[f"{moment}_confirmed"] = sum(worker.get(f"match_{moment}_confirmed_total") for worker in workers)
-            for group in ("traded", "provisional", "partial", "filled"):
-                for what in ("compared", "equal"):
-                    name = f"match_{moment}_{group}_{what}_total"
-                    figures[f"{moment}_{group}_{what}"] = sum(worker.get(name) for worker in workers)
-    return figures
+def measure(reader: klshm.Reader, minutes: int) -> dict[str, float]:
+    """Return the rates over so many minutes, from the first on that was watched from its beginning."""
+    time.sleep(60 + _CONFIRMED_AFTER_S)
+    before = counted(reader)
+    time.sleep(minutes * 60)
+    after = counted(reader)
+    found = {name: after[name] - before[name] for name in after}
+    figures = {f"traded_equal_at_{moment}": traded_rate(found, moment) for moment in ("tick", "settle")}
+    figures["aggtrade_only_equal"] = found["match_aggtrade_equal_total"] / found["match_aggtrade_compared_total"]
+    return figures | {name.removeprefix("match_").removesuffix("_total"): value for name, value in found.items()}
 
 
-def attach_live(symbols: int) -> klshm.Reader:
-    """Return a reader once all symbols are live."""
-    deadline_s = time.monotonic() + 300
-    while time.monotonic() < deadline_s:
-        try:
-            reader = klshm.attach("match-rate")
-        except klshm.KlshmError:
-            time.sleep(0.5)
-            continue
-        if reader.status()["symbols"]["live"] >= symbols:
-            return reader
-        reader.close()
-        time.sleep(0.5)
-    raise SystemExit("the engine was not live within 300 s")
+def counted(reader: klshm.Reader) -> dict[str, int]:
+    """Return the sums of all workers' counters about matches, those by field left out."""
+    workers = [Counters(view.block, WORKER).as_dict() for view in reader.source.views]
+    names = [name for name in WORKER if name.startswith("match_") and "_unequal_" not in name]
+    return {name: sum(worker[name] for worker in workers) for name in names}
+
+
+def traded_rate(found: dict[str, int], moment: str) -> float:
+    """Return the share of minutes with trades that were right: what `klshm status` calls the match rate."""
+    equal = compared = found[f"match_{moment}_confirmed_total"]
+    for group in ("traded", "provisional", "partial"):
+        compared += found[f"match_{moment}_{group}_compared_total"]
+        equal += found[f"match_{moment}_{group}_equal_total"] if group != "partial" else 0
+    looked_empty = found[f"match_{moment}_filled_compared_total"] - found[f"match_{moment}_filled_equal_total"]
+    return equal / (compared + looked_empty)
 
 
 if __name__ == "__main__":

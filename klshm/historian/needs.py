@@ -9,7 +9,7 @@ lost by a crash on either side. When a minute is asked for, counted from its end
     30 s   what was read before may have moved: from now on a repeated row is the truth
     60 s   the last word: whatever the exchange says now confirms the minute
 
-Minutes that merely seem empty are asked for at 30 s, at most for a twentieth of the budget; what
+Minutes that merely seem empty are asked for at 30 s, at most for a thirtieth of the budget; what
 that leaves over waits for company, a quarter of an hour at most: 99 of them cost the same as one.
 """
 
@@ -49,7 +49,7 @@ _LOST_DELAY_MS: Final = 5_000
 _CONFIRM_DELAY_MS: Final = 10_000
 _EMPTY_DELAY_MS: Final = CONFIRM_AGE_MS
 _EMPTY_PATIENCE_MS: Final = 15 * MINUTE_MS
-_EMPTY_SHARE: Final = 0.05
+_EMPTY_SHARE: Final = 0.03
 """Share of the request weight of a minute that may go to minutes that merely seem empty."""
 _YOUNG_SHARE: Final = 0.4
 """Share of the request weight used, above which no minute is asked for before it is likely to be final."""

@@ -126,10 +126,10 @@ def minute_flags(m, slot, record, closed):
 @merged
 def class_of(flags):
     """Return which class of comparison a bar with these flags belongs to."""
+    if flags & FLAG_FILLED:
+        return st.CLASS_FILLED  # partial or not: if it turns out to have traded, it is a miss
     if flags & FLAG_PARTIAL:
         return st.CLASS_PARTIAL
-    if flags & FLAG_FILLED:
-        return st.CLASS_FILLED
     if flags & FLAG_PROVISIONAL:
         return st.CLASS_PROVISIONAL
     return st.CLASS_TRADED
