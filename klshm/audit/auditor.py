@@ -18,7 +18,7 @@ from typing import Final
 from klshm import intervals
 from klshm.audit.compare import Report, compare_series
 from klshm.config import Config, ExchangeConfig
-from klshm.exchange.budget import StateFile, default_state_path
+from klshm.exchange.budget import shared_purse
 from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.models import RestKline
 from klshm.exchange.offset import exchange_offset_ns
@@ -71,7 +71,7 @@ async def audit(
         ArchiveError: If the archive cannot be read.
     """
     governor = own_governor(config.exchange)
-    purse = StateFile(default_state_path(), config.exchange.rest_url)
+    purse = shared_purse(config.exchange)
     offset_ns = time.time_ns() - time.monotonic_ns()
 
     def now_ms() -> int:

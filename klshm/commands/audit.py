@@ -60,6 +60,9 @@ def _audit(options: argparse.Namespace) -> int:
     # Only here: all other commands need numpy alone.
     import asyncio
 
+    from klshm.run.machine import check_packages
+
+    check_packages()
     from klshm.audit.auditor import Series, audit
     from klshm.store.names import archive_path, data_directory
 

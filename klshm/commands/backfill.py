@@ -39,6 +39,9 @@ def _backfill(options: argparse.Namespace) -> int:
     # Only here: all other commands need numpy alone.
     import asyncio
 
+    from klshm.run.machine import check_packages
+
+    check_packages()
     from klshm.historian.alone import Wish, fetch_history
     from klshm.run.lock import InstanceLock, data_directory
     from klshm.store.names import archive_path

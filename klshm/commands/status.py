@@ -32,7 +32,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _print_for_people(document: dict[str, Any]) -> None:
-    processes = document.pop("processes")
+    processes, rings = document.pop("processes"), document.pop("rings")
+    del document["counters"]  # for programs: --json
+    weights = document["exchange"].pop("weights")
+    document["weight"] = weights
+    document["rings"] = {f"{ring['ring']} {ring['index']}": f"{ring['rows']} of {ring['capacity']}" for ring in rings}
     document["started"] = instant(document.pop("started_ms"))
     width = max(len(name) for name in document)
     for name, value in document.items():

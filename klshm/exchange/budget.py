@@ -18,16 +18,19 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+from klshm.config import ExchangeConfig
 from klshm.errors import ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RateLimited
 from klshm.exchange.breaker import Breaker
 from klshm.exchange.governor import Governor, GovernorState, Priority
+from klshm.exchange.proxy import proxy_for
 
 
-__all__ = ["Gate", "StateFile", "default_state_path"]
+__all__ = ["Gate", "StateFile", "default_state_path", "shared_purse"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +46,11 @@ def default_state_path() -> Path:
     return Path(home) / "klshm" / "governor.json"
 
 
+def shared_purse(config: ExchangeConfig) -> StateFile:
+    """Return where this user's processes on this machine count what they spend at an exchange."""
+    return StateFile(default_state_path(), config.rest_url, proxy_for(config.rest_url, config.proxy) or "")
+
+
 class StateFile:
     """Keeps the governor's state of one REST address.
 
@@ -51,12 +59,14 @@ class StateFile:
     Args:
         path: The file; its directory is made.
         rest_url: Whose state it is.
+        proxy: What the exchange is asked through; it counts by the address that it sees.
     """
 
-    def __init__(self, path: Path, rest_url: str) -> None:
+    def __init__(self, path: Path, rest_url: str, proxy: str = "") -> None:
         self._path = path
-        self._key = rest_url
+        self._key = _address(rest_url, proxy)
         self._warned = False
+        self._patience_s = _LOCK_S
 
     @contextmanager
     def opened(self, state: GovernorState, minute: int) -> Iterator[None]:
@@ -92,16 +102,18 @@ class StateFile:
 
     def _take(self, descriptor: int) -> bool:
         """Wait for the lock, but not long: who holds it may have been stopped, and this is an event loop."""
-        deadline_s = time.monotonic() + _LOCK_S
+        deadline_s = time.monotonic() + self._patience_s
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline_s:
                     self._warn(f"{self._path} is locked by a process that does not go on; counting alone")
+                    self._patience_s = 0.0  # once is enough: it is looked at, and waited for no more
                     return False
                 time.sleep(_LOOK_S)
             else:
+                self._patience_s = _LOCK_S
                 return True
 
     def _write(self, entries: dict[str, Any], state: GovernorState) -> None:
@@ -131,6 +143,13 @@ class StateFile:
             self._warned = True
 
 
+def _address(rest_url: str, proxy: str) -> str:
+    """Return under which name weight is counted: scheme, host and port, however they are spelt."""
+    found = urlsplit(rest_url)
+    way = f" via {urlsplit(proxy).hostname}" if proxy else ""
+    return f"{found.scheme}://{found.netloc.lower()}{way}"
+
+
 def _saved_ms(entry: object) -> int:
     saved_ms = entry.get("saved_ms") if isinstance(entry, dict) else None
     return saved_ms if isinstance(saved_ms, int) else 0
@@ -139,8 +158,13 @@ def _saved_ms(entry: object) -> int:
 def _state_of(entry: object) -> GovernorState:
     if not isinstance(entry, dict):
         return GovernorState()
-    known = {f.name for f in fields(GovernorState)}
-    return GovernorState(**{k: v for k, v in entry.items() if k in known and isinstance(v, int)})
+    used = entry.get("used")
+    minutes = used.items() if isinstance(used, dict) else ()
+    ends = {name: entry.get(name) for name in ("blocked_until_ms", "banned_until_ms")}
+    return GovernorState(
+        {int(minute): weight for minute, weight in minutes if minute.isdigit() and isinstance(weight, int)},
+        **{name: end for name, end in ends.items() if isinstance(end, int)},
+    )
 
 
 class Gate:

@@ -13,7 +13,7 @@ count is taken. Backfill may use a smaller share than the rest, so that a repair
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -35,6 +35,7 @@ _MARGIN_MS: Final = 200
 """A new minute counts as begun so much later than our estimate of the exchange's clock says."""
 
 _LEAST_BAN_MS: Final = 120_000
+_KEPT_MINUTES: Final = 120
 
 
 class Priority(IntEnum):
@@ -60,28 +61,31 @@ class GovernorState:
     """What must survive a restart.
 
     Attributes:
-        minute: The UTC minute that `used` belongs to, counted from the epoch.
-        used: Request weight used in it.
+        used: Request weight by UTC minute, counted from the epoch.
         blocked_until_ms: No request before that (HTTP 429), UTC ms.
         banned_until_ms: No request before that (HTTP 418), UTC ms.
     """
 
-    minute: int = 0
-    used: int = 0
+    used: dict[int, int] = field(default_factory=dict)
     blocked_until_ms: int = 0
     banned_until_ms: int = 0
 
     def merge(self, other: GovernorState, minute: int) -> None:
         """Take over what another process of the same address knows and this one does not.
 
+        Every minute is kept apart: a process whose clock is wrong counts in another one, and must not make
+        this one forget what was used in its own.
+
         Args:
             other: What it knows.
-            minute: The UTC minute now; another's clock may be a little ahead, into the next.
+            minute: The UTC minute now; those far from it are forgotten.
         """
-        known = [state for state in (self, other) if minute <= state.minute <= minute + 1]
-        newest = max((state.minute for state in known), default=minute)
-        self.used = max((state.used for state in known if state.minute == newest), default=0)
-        self.minute = newest
+        minutes = {*self.used, *other.used}
+        self.used = {
+            each: max(self.used.get(each, 0), other.used.get(each, 0))
+            for each in sorted(minutes)
+            if abs(each - minute) <= _KEPT_MINUTES
+        }
         self.blocked_until_ms = max(self.blocked_until_ms, other.blocked_until_ms)
         self.banned_until_ms = max(self.banned_until_ms, other.banned_until_ms)
 
@@ -129,7 +133,7 @@ class Governor:
 
     def used(self, now_ms: int) -> int:
         """Return the weight used in the current minute."""
-        return self.state.used if self._is_current(now_ms) else 0
+        return self.state.used.get(self.minute(now_ms), 0)
 
     def banned_until_ms(self, now_ms: int) -> int:
         """Return the end of a ban, UTC ms, or 0 if there is none."""
@@ -139,9 +143,8 @@ class Governor:
 
     def sent(self, now_ms: int, weight: int) -> None:
         """Count a request that goes out now; refused ones cost as much as answered ones."""
-        if not self._is_current(now_ms):  # also backwards: the exchange's clock was only guessed before
-            self.state.minute, self.state.used = self.minute(now_ms), 0
-        self.state.used += weight
+        minute = self.minute(now_ms)
+        self.state.used[minute] = self.state.used.get(minute, 0) + weight
 
     def answered(self, sent_ms: int, now_ms: int, used: int) -> None:
         """Take the exchange's own count from an answer's header.
@@ -152,8 +155,9 @@ class Governor:
             used: `X-MBX-USED-WEIGHT-1M`.
         """
         # Over a minute's end nobody can tell which minute the header counts.
-        if self.minute(sent_ms) == self.minute(now_ms) == self.state.minute:
-            self.state.used = max(self.state.used, used)
+        minute = self.minute(now_ms)
+        if self.minute(sent_ms) == minute:
+            self.state.used[minute] = max(self.state.used.get(minute, 0), used)
 
     def limited(self, now_ms: int, retry_after_s: float | None) -> float:
         """Take an HTTP 429: nothing goes out before `Retry-After`, or else the next minute.
@@ -173,13 +177,13 @@ class Governor:
 
         Args:
             now_ms: Exchange time, UTC ms.
-            until_ms: "banned until" of the message, if it has one.
+            until_ms: "banned until" of the message, if it has one; one of the past says that the clocks disagree.
             retry_after_s: `Retry-After`, if there is one; without both, two minutes.
 
         Returns:
             End of the ban, UTC ms.
         """
-        if until_ms is None:
+        if until_ms is None or until_ms <= now_ms:
             until_ms = now_ms + max(_LEAST_BAN_MS, int((retry_after_s or 0) * 1000))
         self.state.banned_until_ms = max(self.state.banned_until_ms, until_ms)
         return self.state.banned_until_ms
@@ -188,10 +192,6 @@ class Governor:
     def minute(now_ms: int) -> int:
         """Return the number of the UTC minute that a request sent now counts in."""
         return (now_ms - _MARGIN_MS) // _MINUTE_MS
-
-    def _is_current(self, now_ms: int) -> bool:
-        # Another process of this address may be a little ahead, into the next minute.
-        return self.minute(now_ms) <= self.state.minute <= self.minute(now_ms) + 1
 
     def _next_minute_ms(self, now_ms: int) -> int:
         return (self.minute(now_ms) + 1) * _MINUTE_MS + _MARGIN_MS

@@ -21,7 +21,7 @@ from klshm import intervals
 from klshm.config import Config
 from klshm.errors import ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RowsRefused, UnknownSymbol
 from klshm.exchange.backoff import Backoff
-from klshm.exchange.budget import StateFile, default_state_path
+from klshm.exchange.budget import shared_purse
 from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.models import ExchangeInfo, Listing, select
 from klshm.exchange.offset import exchange_offset_ns
@@ -42,6 +42,8 @@ Rows = np.ndarray[Any, Any]
 
 _log = logging.getLogger(__name__)
 
+_MEND_MS: Final = 30 * 86_400_000
+"""How far back a break in a stored series is looked for, unless it ended before."""
 _TRIES: Final = 5
 _PAUSE_S: Final = (1.0, 30.0)
 _PATIENCE_S: Final = 300.0
@@ -126,7 +128,7 @@ async def fetch_history(config: Config, path: Path, wish: Wish, progress: Callab
     def now_ms() -> int:
         return (time.monotonic_ns() + offset_ns) // 1_000_000
 
-    purse = StateFile(default_state_path(), config.exchange.rest_url)
+    purse = shared_purse(config.exchange)
     connections = max(1, config.historian.concurrency)
     async with RestClient(config.exchange, governor, now_ms, connections=connections, purse=purse) as client:
         offset_ns = await exchange_offset_ns(client)
@@ -211,6 +213,7 @@ class _Run:
         finally:
             for worker in workers:
                 worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
     async def _work(self, waiting: Iterator[tuple[Entry, str]], since_ms: int | None) -> None:
         for entry, name in waiting:
@@ -233,7 +236,9 @@ class _Run:
         if since_ms is None:
             depth = self._depths.get(name, self._depths.get("default", PAGE_ROWS))
             first_ms = last_ms - (depth - 1) * length_ms
-            whole_until_ms = await self._archived.whole_until_ms(entry, name, 0)
+            whole_until_ms = await self._archived.whole_until_ms(entry, name, last_ms - _MEND_MS)
+            if whole_until_ms is None:
+                whole_until_ms = await self._archived.whole_until_ms(entry, name, 0)
             if whole_until_ms is not None:
                 first_ms = min(first_ms, whole_until_ms + length_ms)
         else:
@@ -248,7 +253,7 @@ class _Run:
         missing = missing_range(held["open_time"].tolist(), first_ms, last_ms, intervals.length_ms(name))
         if missing is None:
             return
-        rows = await self._fetch(entry, name, *missing)
+        rows = await self._fetch(entry, name, *missing, is_fresh=missing == (first_ms, last_ms))
         if not len(rows) and self._source.origin_ms(entry) is None:
             raise RowsRefused(f"{entry.name} klines: no rows at all; it has not traded yet, or the exchange lost them")
         stored = rows.copy()
@@ -260,13 +265,14 @@ class _Run:
     def _write(self, batch: Batch) -> None:
         self._archive.write(batch, official=True)
 
-    async def _fetch(self, entry: Entry, name: str, first_ms: int, last_ms: int) -> Rows:
+    async def _fetch(self, entry: Entry, name: str, first_ms: int, last_ms: int, *, is_fresh: bool) -> Rows:
         if self._answers.silent_s > _PATIENCE_S:
             raise ExchangeUnreachable("not asked for, the exchange has fallen silent; run it again later")
         backoff = Backoff(*_PAUSE_S)
         for attempt in range(1, _TRIES + 1):
             try:
-                return await self._source.fetch_some(entry, name, first_ms, last_ms, Priority.BACKFILL)
+                fetch = self._source.fetch_some if is_fresh else self._source.fetch
+                return await fetch(entry, name, first_ms, last_ms, Priority.BACKFILL)
             except IpBanned:
                 raise
             except ExchangeError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,13 +25,14 @@ Rows = np.ndarray[Any, Any]
 
 _log = logging.getLogger(__name__)
 
+_AGAIN_S: Final = 60.0
 _NOTHING = np.empty(0, dtype=KLINE)
 
 
 class Archived:
     """Reads the archive in a thread of its own, so that a slow disk delays no request.
 
-    An archive that is not there yet, or cannot be read, holds nothing; the latter costs one warning.
+    An archive that is not there yet holds nothing; one that cannot be read is tried again a minute later.
 
     Args:
         path: The SQLite file.
@@ -39,7 +42,7 @@ class Archived:
         self._path = path
         self._thread = ThreadPoolExecutor(1, "archive")
         self._reader: ArchiveReader | None = None
-        self._given_up = False
+        self._again_s = 0.0
 
     async def confirmed(self, entry: Entry, interval: str, first_ms: int, last_ms: int, now_ms: int) -> Rows:
         """Return the confirmed bars of a range, oldest first.
@@ -78,7 +81,7 @@ class Archived:
     def close(self) -> None:
         """End the thread."""
         self._thread.submit(self._close)
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)
 
     async def _ask(self, nothing: Any, question: str, *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -88,13 +91,13 @@ class Archived:
 
     def _answer(self, nothing: Any, question: str, arguments: tuple[Any, ...]) -> Any:
         try:
-            if self._reader is None and not self._given_up:
+            if self._reader is None and time.monotonic() >= self._again_s:
                 self._open()
             if self._reader is not None:
                 return getattr(self._reader, question)(*arguments)
         except ArchiveError as error:
-            _log.warning("archive not used, the exchange is asked for everything: %s", error)
-            self._given_up = True
+            _log.warning("archive not used for a minute, the exchange is asked instead: %s", error)
+            self._again_s = time.monotonic() + _AGAIN_S
             self._close()
         return nothing
 
@@ -102,7 +105,7 @@ class Archived:
         if has_archive(self._path):
             self._reader = ArchiveReader(self._path)
         else:
-            self._given_up = True
+            self._again_s = math.inf  # what is written from now on, this run has fetched
 
     def _close(self) -> None:
         if self._reader is not None:

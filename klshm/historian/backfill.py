@@ -152,22 +152,32 @@ class Backfill:
         elif task.interval is None:
             await self._first_pass(task)
         elif task.again is not None:
-            await self._fetch_missing(task.entry, task.interval, *task.again, again=True)
+            await self._fetch_missing(task.entry, task.interval, *task.again, is_second=task.is_second)
         else:
             await self._depth(task, task.interval)
 
     async def _first_pass(self, task: Task) -> None:
-        entry = task.entry
+        refusal: ExchangeError | None = None
         for index in sorted(range(len(self._names)), key=first_pass_order(self._names)):
-            name = self._names[index]
-            last_ms = self._last_open_ms(name)
-            first_ms = last_ms - (min(first_pass_rows(name), self._depth_of(name)) - 1) * intervals.length_ms(name)
-            missing = await self._missing(entry, index, first_ms, last_ms)
-            if missing is not None and index and first_ms < missing[0] and self._is_folded(missing[0]):
-                self._put(Task(1, task.rank, next(self._numbers), entry, index, missing), _FOLD_S)
-            elif missing is not None:
-                await self._fetch(entry, index, *missing)
+            try:
+                await self._first_pass_of(task, index)
+            except RowsRefused as error:
+                refusal = refusal or error  # it is about this series: the others need not wait for it
+        if refusal is not None:
+            raise refusal
         await self._first_pass_ended(task)
+
+    async def _first_pass_of(self, task: Task, index: int) -> None:
+        name = self._names[index]
+        last_ms = self._last_open_ms(name)
+        first_ms = last_ms - (min(first_pass_rows(name), self._depth_of(name)) - 1) * intervals.length_ms(name)
+        missing = await self._missing(task.entry, index, first_ms, last_ms)
+        if missing is None:
+            return
+        if index and first_ms < missing[0] and self._is_folded(missing[0]):
+            self._put(Task(1, task.rank, next(self._numbers), task.entry, index, missing), _FOLD_S)
+        else:
+            await self._fetch(task.entry, index, *missing, is_fresh=missing == (first_ms, last_ms))
 
     def _is_folded(self, first_ms: int) -> bool:
         """Return whether the minutes that the first pass asks for reach back to a time.
@@ -216,23 +226,27 @@ class Backfill:
         return missing_range(times, first_ms, last_ms, length_ms)
 
     async def _fetch_missing(
-        self, entry: Entry, index: int, first_ms: int, last_ms: int, *, again: bool = False
+        self, entry: Entry, index: int, first_ms: int, last_ms: int, *, is_second: bool = False
     ) -> None:
         missing = await self._missing(entry, index, first_ms, last_ms)
         if missing is not None:
-            await self._fetch(entry, index, *missing, again=again)
+            is_fresh = missing == (first_ms, last_ms)
+            await self._fetch(entry, index, *missing, is_fresh=is_fresh, is_second=is_second)
 
-    async def _fetch(self, entry: Entry, index: int, first_ms: int, last_ms: int, *, again: bool = False) -> None:
+    async def _fetch(
+        self, entry: Entry, index: int, first_ms: int, last_ms: int, *, is_fresh: bool, is_second: bool = False
+    ) -> None:
         name = self._names[index]
-        rows = await self._source.fetch_some(entry, name, first_ms, last_ms, Priority.BACKFILL)
+        fetch = self._source.fetch_some if is_fresh else self._source.fetch
+        rows = await fetch(entry, name, first_ms, last_ms, Priority.BACKFILL)
         await self._to_worker(entry, index, rows)
         await self._store(rows)
         young = rows[rows["state"] != lay.STATE_CONFIRMED]["open_time"]
-        if index and len(young) and not again:
+        if index and len(young) and not is_second:
             span = int(young[0]), int(young[-1])
             final_ms = span[1] + intervals.length_ms(name) + CONFIRM_AGE_MS
             pause_s = max(0.0, (final_ms - self._now_ms()) / 1000)
-            self._put(Task(1, 0, next(self._numbers), entry, index, span), pause_s)
+            self._put(Task(1, 0, next(self._numbers), entry, index, span, is_second=True), pause_s)
 
     async def _to_worker(self, entry: Entry, index: int, rows: Rows) -> None:
         # A series' history is a ring by time: an older row would overwrite a newer one.

@@ -36,6 +36,7 @@ from klshm.intervals import MINUTE_MS
 from klshm.shm import layout as lay
 from klshm.shm.layout import NEED, ROW_BYTES, ROW_WORDS
 from klshm.shm.segment import Segment
+from klshm.shm.view import PartitionView
 
 
 __all__ = ["Need", "Needs", "NeedsTable", "due_range"]
@@ -212,6 +213,7 @@ class Needs:
         concurrency: int,
     ) -> None:
         self._tables = [NeedsTable(segment, worker) for worker in range(segment.layout.workers)]
+        self._views = [PartitionView(segment, worker) for worker in range(segment.layout.workers)]
         self._book = book
         self._source = source
         self._inboxes = inboxes
@@ -240,10 +242,9 @@ class Needs:
             if self._inboxes[worker].urgent_queued > _QUEUE_ROWS:
                 continue  # it does not take what was sent already
             for wanted in table.read():
-                from_ms = self._absent.skip(wanted.slot, wanted.from_ms, now_ms)
-                if from_ms > wanted.to_ms:
+                need = self._without_absent(wanted, worker, now_ms)
+                if need is None:
                     continue
-                need = dataclasses.replace(wanted, from_ms=from_ms)
                 span = due_range(need, now_ms, hurried=hurried)
                 if span is not None and self._may_ask(need.slot, now_ms):
                     due.append((need.priority, *span, need))
@@ -258,6 +259,20 @@ class Needs:
             task = asyncio.create_task(self._answer(self._book.entries[need.slot], need, first_ms, last_ms, asked))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+
+    def _without_absent(self, need: Need, worker: int, now_ms: int) -> Need | None:
+        """Let a need begin behind minutes that the exchange has no row of; None if it is about no others."""
+        first_ms = self._absent.skip(need.slot, need.from_ms, now_ms)
+        if first_ms == need.from_ms:
+            return need
+        # The worker's need stays on the first of them for as long as history holds it.
+        local_slot = self._book.entries[need.slot].local_slot
+        held = self._views[worker].history(local_slot, 0, first_ms, need.to_ms)
+        confirmed = set(held["open_time"][held["state"] == lay.STATE_CONFIRMED].tolist())
+        for minute in range(first_ms, need.to_ms + 1, MINUTE_MS):
+            if minute not in confirmed and self._absent.skip(need.slot, minute, now_ms) == minute:
+                return dataclasses.replace(need, from_ms=minute)
+        return None
 
     def _may_ask(self, slot: int, now_ms: int) -> bool:
         if not 0 <= slot < len(self._book.entries):

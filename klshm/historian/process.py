@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from klshm.errors import ExchangeError
 from klshm.exchange.backoff import Backoff
-from klshm.exchange.budget import StateFile, default_state_path
+from klshm.exchange.budget import shared_purse
 from klshm.exchange.governor import Governor, Priority
 from klshm.exchange.rest import RestClient
 from klshm.historian.archived import Archived
@@ -77,7 +77,7 @@ class Historian:
             self.governor,
             now_ms,
             connections=repairs + config.historian.concurrency,
-            purse=StateFile(default_state_path(), config.exchange.rest_url),
+            purse=shared_purse(config.exchange),
         )
         self.timesync = TimeSync(segment, self.clock, self._ask_time)
         self.inboxes = [worker_inbox(segment, worker) for worker in range(segment.layout.workers)]

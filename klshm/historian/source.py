@@ -81,14 +81,16 @@ class RowSource:
         Raises:
             ExchangeError: If there was no usable answer.
         """
-        rows = await self._ask(entry, interval, first_ms, last_ms, priority)
-        if gap_after(rows, interval) is not None:
+        rows, is_whole = await self._ask(entry, interval, first_ms, last_ms, priority)
+        if not is_whole:
             # A gap may be a stutter of the answer: believed only when a second answer shows it too.
-            again = await self._ask(entry, interval, first_ms, last_ms, priority)
+            again, is_whole = await self._ask(entry, interval, first_ms, last_ms, priority)
             rows = again if len(again) >= len(rows) else rows
-            gap_ms = gap_after(rows, interval)
-            if gap_ms is not None:
-                _log.info("exchange has a gap symbol=%s interval=%s after_ms=%d", entry.name, interval, gap_ms)
+            if not is_whole:
+                _log.info(
+                    "exchange has a gap symbol=%s interval=%s from_ms=%d to_ms=%d rows=%d",
+                    *(entry.name, interval, first_ms, last_ms, len(rows)),
+                )
         if not len(rows) or int(rows["open_time"][0]) > first_ms:
             await self._find_origin(entry, priority)
         return rows
@@ -96,7 +98,8 @@ class RowSource:
     async def fetch_some(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
         """Return the closed rows of a range as `fetch` does; none at all is an error where there must be some.
 
-        That is where the series has begun, or where it has no beginning although the symbol has traded.
+        That is where the series has begun, or where it has no beginning although the symbol has traded. For
+        the rest of a range of which some rows are held, use `fetch`: it may be a gap of the exchange's own.
 
         Raises:
             ExchangeError: If there was no usable answer; an empty list is none.
@@ -107,8 +110,12 @@ class RowSource:
             raise RowsRefused(f"{entry.name} klines: no {interval} rows from {first_ms} to {last_ms}, expected some")
         return rows
 
-    async def _ask(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
-        count = (last_ms - first_ms) // intervals.length_ms(interval) + 1
+    async def _ask(
+        self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority
+    ) -> tuple[Rows, bool]:
+        """Return the rows of one answer, and whether they go on without a gap to the last that had ended."""
+        length_ms = intervals.length_ms(interval)
+        count = (last_ms - first_ms) // length_ms + 1
         answer = await self._client.klines(
             entry.name, interval, start_ms=first_ms, end_ms=last_ms, limit=count, priority=priority
         )
@@ -128,7 +135,10 @@ class RowSource:
         except BadMessage as error:
             self._health.refused(len(raw))
             raise RowsRefused(f"{entry.name} {error}") from error
-        return rows
+        ended_ms = min(last_ms, intervals.open_time_of(interval, answer.sent_ms) - length_ms)
+        if not len(rows):
+            return rows, ended_ms < first_ms
+        return rows, gap_after(rows, interval) is None and int(rows["open_time"][-1]) >= ended_ms
 
     async def _find_origin(self, entry: Entry, priority: Priority) -> None:
         """Ask for the very first minute, once known for good, and tell the worker."""

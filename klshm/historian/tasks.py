@@ -30,7 +30,8 @@ class Task:
         number: Order of making.
         entry: The symbol.
         interval: Index of the interval for depth; None for the first pass.
-        again: Open times of the first and the last row to read once more; None: all of the depth.
+        again: Open times of the first and the last row to look at once more; None: all of the depth.
+        is_second: They were read before, too young to be final.
         tries: Refused attempts so far.
     """
 
@@ -40,6 +41,7 @@ class Task:
     entry: Entry = field(compare=False)
     interval: int | None = field(compare=False, default=None)
     again: tuple[int, int] | None = field(compare=False, default=None)
+    is_second: bool = field(compare=False, default=False)
     tries: int = field(compare=False, default=0)
     backoff: Backoff = field(compare=False, default_factory=lambda: Backoff(*_PAUSE_S))
 

@@ -105,9 +105,16 @@ def test_clock_that_was_only_guessed_does_not_blind_it() -> None:
 
 
 def test_bans_of_another_process_are_merged() -> None:
-    state = GovernorState(minute=5, used=100, blocked_until_ms=10, banned_until_ms=20)
-    state.merge(GovernorState(minute=5, used=300, blocked_until_ms=5, banned_until_ms=90), 5)
-    assert state == GovernorState(5, 300, 10, 90)
+    state = GovernorState({5: 100}, blocked_until_ms=10, banned_until_ms=20)
+    state.merge(GovernorState({5: 300}, blocked_until_ms=5, banned_until_ms=90), 5)
+    assert state == GovernorState({5: 300}, 10, 90)
+
+
+def test_a_ban_lasts_by_our_own_clock_too() -> None:
+    """The time in the message is the exchange's, which nobody knows who is banned before the first answer."""
+    governor, fast_ms = Governor(), T0 + 3_600_000
+    assert governor.banned(fast_ms, T0 + 600_000, 600.0) == fast_ms + 600_000
+    assert governor.banned(T0, T0 + 9_000_000, 600.0) == T0 + 9_000_000
 
 
 @given(

@@ -182,3 +182,39 @@ def test_a_break_that_an_interrupted_run_left_is_mended(tmp_path: Path, monkeypa
     monkeypatch.setitem(DEPTHS, "default", 500)
     asked, _ = second_run(tmp_path, path, 0)
     assert asked == [("1m", 31)]
+
+
+def test_a_gap_of_the_exchange_itself_costs_two_questions_and_nothing_else(tmp_path: Path) -> None:
+    """Everything but the gap is stored: the range that is asked for is the gap, and the answer is empty."""
+    path = tmp_path / "klines.db"
+    gap = [T0 // M * M - minutes * M for minutes in range(100, 110)]
+    first_run(tmp_path, path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM k_known_1m WHERE open_time BETWEEN ? AND ?", (gap[-1], gap[0]))
+    connection.close()
+    (tmp_path / "second").mkdir()
+
+    async def main() -> None:
+        server = KlineServer(1)
+        server.gaps = set(gap)
+        async with backfilled(tmp_path / "second", server, path, T0) as (consumers, _):
+            asked = [q for q in server.asked if q["symbol"] == "KNOWN" and q["startTime"] != "0"]
+            assert {(q["interval"], int(q["startTime"]), int(q["limit"])) for q in asked} == {("1m", gap[-1], 10)}
+            assert len(consumers.rows(0, "4h")) and len(consumers.rows(0, "1d"))
+            assert len(consumers.rows(0, "1m")) >= 500
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_ends_too_early_is_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+
+    async def main() -> None:
+        server = KlineServer(1)
+        stutter = iter([True])
+        server.spoil = lambda rows: rows[:-30] if next(stutter, False) else rows
+        async with backfilled(tmp_path / "second", server, tmp_path / "none.db", T0) as (consumers, book):
+            for entry in book.entries:
+                assert len(np.unique(consumers.rows(entry.slot, "1m")["open_time"])) == 600
+
+    asyncio.run(main())

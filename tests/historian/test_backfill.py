@@ -163,7 +163,7 @@ def test_higher_bar_read_young_is_read_again_when_it_is_final(tmp_path: Path, mo
         shift_ms = -30 * M
         five = INTERVALS.index("5m")
         last_ms = intervals.open_time_of("5m", now_ms()) - 5 * M
-        await world.backfill._fetch(world.book.entries[0], five, last_ms - 15 * M, last_ms)
+        await world.backfill._fetch(world.book.entries[0], five, last_ms - 15 * M, last_ms, is_fresh=True)
         young = world.backfill._queue._queue  # type: ignore[attr-defined]
         assert [(t.interval, t.again) for t in young] == [(five, (last_ms - 15 * M, last_ms))]
         shift_ms = 30 * M

@@ -20,7 +20,7 @@ from klshm.historian.needs import Need, Needs, NeedsTable, _Allowance, _Asked, d
 from klshm.historian.source import RowSource
 from klshm.historian.symbols import SymbolBook
 from klshm.shm import layout as lay
-from klshm.shm.layout import NEED
+from klshm.shm.layout import KLINE, NEED, ROW_WORDS
 from klshm.shm.rows import write_row
 from tests.historian.support import Consumers, KlineServer, http_server, listing, make_role
 from tests.support.exchange import exchange
@@ -352,6 +352,20 @@ def test_a_minute_without_a_row_is_given_up_after_two_answers_ten_minutes_apart(
                     world.needs.scan()
                     await world.until_answered()
                     assert len(server.asked) == asked
+
+                    # The worker's need stays on it; what is asked for is what is not confirmed far behind it.
+                    view = made.layout
+                    for minute in range(2, 25):
+                        row = np.zeros(1, dtype=KLINE)
+                        row["open_time"], row["sequence"] = T0 + minute * M, 2
+                        row["state"] = lay.STATE_CLOSED if minute == 20 else lay.STATE_CONFIRMED
+                        index = (T0 // M + minute) % view.history_rows[0]
+                        at = view.history_offset(0) // 8 + (view.history_row(0, 0) + index) * ROW_WORDS
+                        made.words[at : at + ROW_WORDS] = row.view(np.int64)
+                    world.want(0, T0 + M, T0 + 24 * M, lay.NEED_UNCONFIRMED)
+                    world.needs.scan()
+                    await world.until_answered()
+                    assert [int(q["startTime"]) for q in server.asked[asked:]] == [T0 + 20 * M]
 
     asyncio.run(main())
     assert f"exchange has no row symbol=BTCUSDT open_time_ms={T0 + M}" in caplog.text
