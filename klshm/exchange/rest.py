@@ -6,7 +6,6 @@ try is worth.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -27,8 +26,6 @@ from klshm.exchange.proxy import proxy_for
 
 
 __all__ = ["Klines", "RestClient"]
-
-_log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 """The largest body seen is exchangeInfo, 1.2 MB."""

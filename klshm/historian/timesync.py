@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 SAMPLES: Final = 5
 _MILLISECOND_NS: Final = 1_000_000
 _STEP_MARGIN_NS: Final = 5 * _MILLISECOND_NS
+_WAITED_NS: Final = 500 * _MILLISECOND_NS
+"""A trip that took so long was rather spent at the gate, waiting for weight or the end of a block."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class TimeSync:
         """Take samples, publish the best and return it.
 
         Raises:
-            ExchangeError: If not one could be taken.
+            ExchangeError: If not one good one could be taken; what is published stays.
         """
         best: Sample | None = None
         for attempt in range(SAMPLES):
@@ -110,7 +112,7 @@ class TimeSync:
             try:
                 server_ms = await self._ask()
             except ExchangeError:
-                if best is None or attempt == 0:
+                if best is None or best.round_trip_ns > _WAITED_NS:
                     raise
                 break  # what was measured so far is good enough
             sample = Sample.of(sent_ns, time.monotonic_ns(), server_ms)

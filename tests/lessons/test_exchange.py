@@ -172,6 +172,34 @@ def test_r12_the_offset_is_that_of_the_middle_of_the_round_trip(
     asyncio.run(main())
 
 
+def test_r12_a_wait_for_weight_is_no_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first question had to wait for the end of a block, the next is answered by a ban: nothing was measured."""
+    asked = 0
+
+    def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        server_ms = time.monotonic_ns() // 1_000_000 + 7_000_000
+        if asked in (6, 8):
+            return web.json_response({"code": -1003, "msg": ""}, status=429, headers={"Retry-After": "1"})
+        return web.json_response({"serverTime": server_ms})
+
+    async def main() -> None:
+        async with client_of(answer) as client:
+            with segment(tmp_path, monkeypatch) as made:
+                timesync = TimeSync(made, ExchangeClock(made), client.server_time)
+                good = await timesync.measure()
+                for _ in range(2):  # the first is refused, the second waits and is then refused
+                    with pytest.raises(RateLimited):
+                        await timesync.measure()
+                clock = read_clock(made)
+                assert clock is not None and clock.offset_ns == good.offset_ns
+                after = await timesync.measure()
+                assert abs(after.offset_ns / 1e6 - 7_000_000) <= after.error_ns / 1e6 < 500
+
+    asyncio.run(main())
+
+
 def test_r12_failed_measurements_stop_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "Backoff", lambda *_: Backoff(0.01, 0.02))
     monkeypatch.setattr("klshm.exchange.budget.Breaker", lambda: Breaker(0.01, 0.02))
@@ -250,6 +278,13 @@ def test_r15_a_start_needs_no_row_and_no_file(tmp_path: Path) -> None:
     for symbol in small.symbols:
         for name in ("1m", "5m"):
             assert len(stored(path, symbol, name)) == DEPTH, (symbol, name)
+
+
+def test_r13_a_ban_that_ended_before_it_came_is_kept_to_all_the_same() -> None:
+    """This machine's clock is ahead of the exchange's, and was not measured yet."""
+    governor = Governor()
+    assert governor.banned(START, START - 1, None) == START + 120_000
+    assert governor.wait_ms(START + 119_999, 1, Priority.REPAIR) == 1
 
 
 # Section 4
