@@ -107,7 +107,7 @@ class TimeSync:
             ExchangeError: If not one good one could be taken; what is published stays.
         """
         best: Sample | None = None
-        for attempt in range(SAMPLES):
+        for _ in range(SAMPLES):
             sent_ns = time.monotonic_ns()
             try:
                 server_ms = await self._ask()
