@@ -1,11 +1,25 @@
-"""Rounds of a race that a missing guard loses."""
+"""Rounds of a race: as long as both run, and lost where a guard is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+
+
+_LATE_S = 60.0
+
+
+def while_it_runs(seconds: float, runs: Callable[[], bool]) -> Iterator[None]:
+    """Yield for so long from the moment the other process is seen to run: a busy machine starts it late."""
+    late_s = time.monotonic() + _LATE_S
+    while not runs() and time.monotonic() < late_s:
+        yield
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        yield
 
 
 def shown(rounds: Iterable[Any], fault: str) -> None:

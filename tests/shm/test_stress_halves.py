@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from klshm.shm.layout import ROW_WORDS
 from klshm.shm.segment import Segment
 from klshm.shm.view import Cut, PartitionView, take_cuts
 from tests.shm.hammers import due, run_batches, write_live
-from tests.shm.rounds import shown
+from tests.shm.rounds import shown, while_it_runs
 from tests.shm.segments import Partition
 from tests.support.processes import forked
 
@@ -52,6 +53,7 @@ class Worker:
     def resume(self, guarded: bool = True) -> None:
         """Go on where a killed worker stopped: make every live row what it should be, then the next batch."""
         part = self.partition
+        part.words[part.block + lay.B_PID] = os.getpid()
         part.private[:] = 0
         rows = part.words[part.live : part.live + part.rows * ROW_WORDS].reshape(-1, ROW_WORDS)
         batch = int(rows[:, 2].max())
@@ -75,8 +77,7 @@ def faults(cut: Cut) -> int:
 def watch(take: Callable[[], list[Cut]]) -> dict[str, int]:
     """Take cuts for a while and count what is wrong with them."""
     found = {"cuts": 0, "faults": 0, "back": 0, "busy": 0, "batch": 0}
-    end_s = time.monotonic() + ROUNDS_S
-    while time.monotonic() < end_s:
+    for _ in while_it_runs(ROUNDS_S, lambda: min(found["cuts"], found["batch"]) > 100):
         try:
             cuts = take()
         except SnapshotBusy:
@@ -146,7 +147,9 @@ def kill_in_a_loop(big: Segment, seed: int, guarded: bool) -> dict[str, int]:
     view, worker = PartitionView(big, 0), Worker(big)
     found = {"left": 0, "made": 0, "building": 0, "odd": 0, "batch": 0}
     for _ in range(KILLS):
-        with forked(lambda: worker.resume(guarded)):
+        with forked(lambda: worker.resume(guarded)) as pid:
+            while int(view.block[lay.B_PID]) != pid:
+                os.sched_yield()
             end_s = time.monotonic() + chance.uniform(0.001, 0.006)
             while time.monotonic() < end_s:
                 try:

@@ -18,9 +18,9 @@ from klshm.shm.layout import KLINE, ROW_WORDS
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView
 from tests.shm.hammers import produce
-from tests.shm.rounds import shown
+from tests.shm.rounds import shown, while_it_runs
 from tests.shm.segments import Partition
-from tests.support.processes import forked
+from tests.support.processes import forked, wait_for
 
 
 pytestmark = [
@@ -95,8 +95,7 @@ class Ring:
 
 
 def consume(consumer: RingConsumer, tally: Tally, seconds: float, longest: int = 65_536) -> None:
-    end_s = time.monotonic() + seconds
-    while time.monotonic() < end_s:
+    for _ in while_it_runs(seconds, lambda: tally.seen > 100):
         rows = consumer.take(longest)
         tally.add(consumer.cursor - len(rows), rows)
 
@@ -115,7 +114,7 @@ def test_every_entry_is_seen_or_counted(make: Callable[..., Segment], longest: i
     consumer = ring.consumer()
     with forked(ring.produce):
         consume(consumer, tally, ROUND_S, longest)
-        time.sleep(0.05)  # let the producer lap this consumer, if nothing else did
+        wait_for(lambda: consumer.tail > consumer.cursor + ring.partition.layout.log_rows)  # it laps this consumer
         consume(consumer, tally, ROUND_S / 2, longest)
     consume(consumer, tally, 0.01, longest)
     check(consumer, tally)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +27,7 @@ from tests.shm.hammers import (
     run_batches,
     watch_row,
 )
-from tests.shm.rounds import shown
+from tests.shm.rounds import shown, while_it_runs
 from tests.shm.segments import MINUTE, START, Partition
 from tests.support.processes import forked
 
@@ -55,8 +54,7 @@ def hammer(partition: Partition, at: int, open_time: int = -1, guarded: bool = T
 def watch(look: Look) -> list[int]:
     """Look at a row for a while and return what was seen."""
     row, seen = np.zeros(ROW_WORDS, dtype=np.int64), np.zeros(SEEN_WORDS, dtype=np.int64)
-    end_s = time.monotonic() + ROUNDS_S
-    while time.monotonic() < end_s:
+    for _ in while_it_runs(ROUNDS_S, lambda: min(seen[READS], seen[LAST_VALUE]) > 100):
         look(row, seen)
     found = seen.tolist()
     print("torn, back, busy, sequence, value, reads:", found)
@@ -174,9 +172,12 @@ def test_history_is_never_torn(segment: Segment) -> None:
     view = PartitionView(segment, 0)
     index = START // MINUTE % segment.layout.history_rows[0]
     reads = torn = back = last = 0
+
+    def runs() -> bool:
+        return min(reads, last) > 100
+
     with forked(hammer(partition, partition.history_row(0, 0, index), START)):
-        end_s = time.monotonic() + ROUNDS_S
-        while time.monotonic() < end_s:
+        for _ in while_it_runs(ROUNDS_S, runs):
             try:
                 rows = view.history(0, 0, START - 20 * MINUTE, START + 20 * MINUTE)
             except RowBusy:
@@ -195,9 +196,12 @@ def test_the_exchange_clock_is_never_torn(segment: Segment) -> None:
     partition = Partition(segment)
     line = segment.layout.historian_offset // 8
     reads = torn = back = last = 0
+
+    def runs() -> bool:
+        return min(reads, last) > 100
+
     with forked(hammer(partition, line)):
-        end_s = time.monotonic() + ROUNDS_S
-        while time.monotonic() < end_s:
+        for _ in while_it_runs(ROUNDS_S, runs):
             clock = read_clock(segment)
             if clock is not None:
                 values = {clock.offset_ns, clock.error_ns, clock.synced_ns, clock.round_trip_ns}
@@ -232,9 +236,12 @@ def test_symbols_are_never_torn(segment: Segment) -> None:
 
     table = SymbolTable(segment)
     reads = torn = back = last = 0
+
+    def runs() -> bool:
+        return min(reads, last) > 100
+
     with forked(write):
-        end_s = time.monotonic() + ROUNDS_S
-        while time.monotonic() < end_s:
+        for _ in while_it_runs(ROUNDS_S, runs):
             try:
                 (row,) = table.rows()
             except RowBusy:
