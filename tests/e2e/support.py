@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from klshm import intervals
-from tests.support.engine import Engine as Engine
-from tests.support.engine import engine as engine
-from tests.support.exchange import Exchange as Exchange
-from tests.support.exchange import exchange as exchange
-from tests.support.processes import PROJECT as PROJECT
-from tests.support.processes import wait_for as wait_for
+from tests.support.engine import Engine
+from tests.support.exchange import Exchange
+from tests.support.processes import wait_for
 from tests.support.segments import INTERVALS
 
 
