@@ -102,6 +102,16 @@ def publish(partition: Partition, batch: int) -> None:
     partition.swap(batch)
 
 
+def test_the_needs_of_a_worker_are_one_row_per_slot(segment: Segment) -> None:
+    at = segment.layout.needs_offset(1) // 8 + 3 * lay.ROW_WORDS
+    segment.words[at + 4 : at + 6] = (START, START + MINUTE)
+    needs = PartitionView(segment, 1).needs()
+    assert len(needs) == segment.layout.slots
+    assert (needs[3]["from_ms"], needs[3]["to_ms"]) == (START, START + MINUTE)
+    assert not PartitionView(segment, 0).needs()["from_ms"].any()
+    del needs
+
+
 def test_a_cut_is_of_the_newest_generation(segment: Segment) -> None:
     partition, view = Partition(segment), PartitionView(segment, 0)
     for batch in (1, 2, 3):
