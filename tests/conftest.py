@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,10 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says nothing on a shared machine.
 settings.register_profile("klshm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("klshm")
+
+# A shell gives its background jobs an ignored SIGINT, and they their children: Ctrl-C would never come.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _LONG_FIRST = ("recorded", "e2e", "fault", "stress")
 
