@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from klshm import intervals
+from tests.e2e.official import waiting
 from tests.e2e.support import compare, trading_symbols
 from tests.support.engine import Engine, engine
 from tests.support.exchange import Exchange, exchange
@@ -173,7 +172,7 @@ class Stage:
     def finish(self, restarts: int = 0) -> None:
         """Wait until every bar that has closed is official, then stop; nothing may have gone wrong on the way."""
         end_ms = self.market.now_ms() // M * M
-        self.until(lambda: not self._waiting(end_ms))
+        self.until(lambda: not waiting(self.running.archive, self.market.start_ms, end_ms))
         found = compare(self.market, self.running.archive, self.symbols, self.market.start_ms, end_ms)
         assert found.missing == [] and found.different == []
         assert found.compared == found.equal == found.confirmed
@@ -188,21 +187,6 @@ class Stage:
         assert audit.returncode == 0 and json.loads(audit.stdout)["compared"] > 0, audit.stdout + audit.stderr
         assert self.running.stop() == 0, self.running.text()
         assert "Traceback" not in self.running.text()
-
-    def _waiting(self, end_ms: int) -> list[str]:
-        """Return the series whose bars since the start are not all there and confirmed; asks nobody but the archive."""
-        late = []
-        with sqlite3.connect(f"file:{self.running.archive}?mode=ro", uri=True) as database:
-            for name, interval in database.execute("SELECT table_name, interval FROM series").fetchall():
-                length = intervals.length_ms(interval)
-                since, last = self.market.start_ms - length, intervals.open_time_of(interval, end_ms) - length
-                newest, unconfirmed = database.execute(
-                    f'SELECT max(open_time), sum(state != 3) FROM "{name}" WHERE open_time > ? AND open_time <= ?',
-                    (since, last),
-                ).fetchone()
-                if last > since and (newest != last or unconfirmed):
-                    late.append(name)
-        return late
 
 
 @contextmanager
@@ -256,7 +240,7 @@ def test_limits_and_a_ban_are_kept_to_and_cost_no_bar(tmp_path: Path) -> None:
         assert not [asked for asked in between.asked if blocked_ms + 500 < asked.at_ms < minute_ms]
 
         between.asked.clear()
-        until_ms = between.now_ms() + 30_000
+        until_ms = between.now_ms() + 40_000
         between.spoil("", banned(until_ms))
         at.ask()
         at.until_said("this address is banned ")
