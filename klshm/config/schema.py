@@ -150,6 +150,7 @@ class HistorianConfig:
         "bars fetched for a new series",
         PerName(Range(1, 1_000_000), ("default", *INTERVALS)),
     )
+    from_archive: bool = _key(True, "take history that the archive holds confirmed from there, ask for the rest")
 
 
 @dataclass(frozen=True)

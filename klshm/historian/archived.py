@@ -35,10 +35,10 @@ class Archived:
     An archive that is not there yet holds nothing; one that cannot be read is tried again a minute later.
 
     Args:
-        path: The SQLite file.
+        path: The SQLite file; None: what it holds is not to be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, "archive")
         self._reader: ArchiveReader | None = None
@@ -102,7 +102,7 @@ class Archived:
         return nothing
 
     def _open(self) -> None:
-        if has_archive(self._path):
+        if self._path is not None and has_archive(self._path):
             self._reader = ArchiveReader(self._path)
         else:
             self._again_s = math.inf  # what is written from now on, this run has fetched

@@ -84,7 +84,7 @@ class Historian:
         self.log = historian_log(segment)
         self.book = SymbolBook(segment)
         source = RowSource(self.client, self.inboxes, self.health, now_ms)
-        self.archived = Archived(archive_path(data_directory(config)))
+        self.archived = Archived(archive_path(data_directory(config)) if config.historian.from_archive else None)
         self.backfill = Backfill(
             segment, config.historian, source, self.inboxes, self.log, self.health, now_ms, self.archived
         )
