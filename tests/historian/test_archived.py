@@ -14,6 +14,7 @@ import pytest
 
 from klshm import intervals
 from klshm.config import ExchangeConfig, HistorianConfig, StoreConfig
+from klshm.config.settings import load
 from klshm.exchange.governor import Governor
 from klshm.exchange.rest import RestClient
 from klshm.historian import backfill as backfill_module
@@ -27,6 +28,7 @@ from klshm.shm import layout as lay
 from klshm.store.archive import Archive
 from klshm.store.batch import Batch, Listing
 from tests.historian.support import Consumers, KlineServer, http_server, listing, make_role
+from tests.support.processes import PROJECT
 from tests.support.segments import INTERVALS, segment
 
 
@@ -43,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def backfilled(
-    directory: Path, server: KlineServer, archive: Path, now_ms: int, onboard_ms: int = 1
+    directory: Path, server: KlineServer, archive: Path | None, now_ms: int, onboard_ms: int = 1
 ) -> AsyncIterator[tuple[Consumers, SymbolBook]]:
     """Run the backfill of two symbols over a new segment to its end."""
     with pytest.MonkeyPatch.context() as patch, segment(directory, patch) as made:
@@ -88,7 +90,7 @@ def first_run(tmp_path: Path, path: Path) -> None:
 
 
 def second_run(
-    tmp_path: Path, path: Path, later_ms: int, onboard_ms: int = 1
+    tmp_path: Path, path: Path | None, later_ms: int, onboard_ms: int = 1
 ) -> tuple[list[tuple[str, int]], dict[str, list[int]]]:
     """Run again over it; return what was asked of KNOWN, and the open times its worker was sent."""
     (tmp_path / "second").mkdir()
@@ -218,3 +220,11 @@ def test_an_answer_that_ends_too_early_is_asked_for_again(tmp_path: Path) -> Non
                 assert len(np.unique(consumers.rows(entry.slot, "1m")["open_time"])) == 600
 
     asyncio.run(main())
+
+
+def test_an_archive_that_is_not_to_be_used_is_not(tmp_path: Path) -> None:
+    """The demo's holds bars of another simulated market."""
+    first_run(tmp_path, tmp_path / "klines.db")
+    asked, _ = second_run(tmp_path, None, 0)
+    assert asked[0] == ("1m", 499)
+    assert not load(str(PROJECT / "configs" / "demo.toml"), []).historian.from_archive
