@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from klshm.commands import audit, backfill, config, layout, market, status, top
+from klshm.commands.output import accept_any_name
 from klshm.errors import KlshmError
 from klshm.version import __version__
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    accept_any_name()
     try:
         options = build_parser().parse_args(arguments)
         code: int = options.run(options)
