@@ -86,13 +86,13 @@ class RowSource:
             # A gap may be a stutter of the answer: believed only when a second answer shows it too.
             again, is_whole = await self._ask(entry, interval, first_ms, last_ms, priority)
             rows = again if len(again) >= len(rows) else rows
-            if not is_whole:
-                _log.info(
-                    "exchange has a gap symbol=%s interval=%s from_ms=%d to_ms=%d rows=%d",
-                    *(entry.name, interval, first_ms, last_ms, len(rows)),
-                )
         if not len(rows) or int(rows["open_time"][0]) > first_ms:
             await self._find_origin(entry, priority)
+        if not is_whole and (len(rows) or self._has_begun(entry, last_ms)):
+            _log.info(
+                "exchange has a gap symbol=%s interval=%s from_ms=%d to_ms=%d rows=%d",
+                *(entry.name, interval, first_ms, last_ms, len(rows)),
+            )
         return rows
 
     async def fetch_some(self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority) -> Rows:
@@ -105,10 +105,14 @@ class RowSource:
             ExchangeError: If there was no usable answer; an empty list is none.
         """
         rows = await self.fetch(entry, interval, first_ms, last_ms, priority)
-        origin_ms = self.origin_ms(entry)
-        if not len(rows) and (entry.trades_24h > 0 if origin_ms is None else origin_ms <= first_ms):
+        if not len(rows) and (self._has_begun(entry, first_ms) or (self.origin_ms(entry) is None and entry.trades_24h)):
             raise RowsRefused(f"{entry.name} klines: no {interval} rows from {first_ms} to {last_ms}, expected some")
         return rows
+
+    def _has_begun(self, entry: Entry, time_ms: int) -> bool:
+        """Return whether the symbol's series is known to have begun by a time."""
+        origin_ms = self.origin_ms(entry)
+        return origin_ms is not None and origin_ms <= time_ms
 
     async def _ask(
         self, entry: Entry, interval: str, first_ms: int, last_ms: int, priority: Priority
