@@ -110,7 +110,8 @@ class RestClient:
         if self._proxy is not None and self._proxy.startswith("socks"):
             connector, http_proxy = ProxyConnector.from_url(self._proxy, limit=self._connections), None
         else:
-            connector = aiohttp.TCPConnector(limit=self._connections)
+            # Named, or another package that happens to be installed would choose how names are resolved.
+            connector = aiohttp.TCPConnector(limit=self._connections, resolver=aiohttp.ThreadedResolver())
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,

@@ -24,7 +24,14 @@ from tests.support.processes import wait_for
 
 IS_LONG = os.environ.get("KLSHM_OUTAGE") == "long"
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200 if IS_LONG else 600)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(1200 if IS_LONG else 600),
+    pytest.mark.skipif(
+        not (IS_LONG or os.environ.get("KLSHM_LONG")),
+        reason="whole engines for minutes, not yet proven in company: set KLSHM_LONG=1 to run them",
+    ),
+]
 
 M = 60_000
 SYMBOLS, MINUTES = (100, 6) if IS_LONG else (24, 2)
