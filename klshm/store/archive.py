@@ -62,7 +62,7 @@ class Archive:
         self.path = path
         self._store = store
         self._beat = beat
-        self._connection = schema.connect(path, store, 2 * max_series + 64)
+        self._connection = schema.connect(path, store, 2 * max_series + 64, beat)
         self._tables = SeriesTables(self._connection)
         self.watermark: Mark | None = None
         self.historian_cursor: Mark | None = None
@@ -153,13 +153,14 @@ class Archive:
         order = np.argsort(keys, kind="stable")  # stable: amendments of one bar stay in order
         sorted_rows = batch.rows[order]
         keys = keys[order]
-        values = rows.encode_rows(sorted_rows)
         starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
         price_decimals = np.maximum.reduceat(sorted_rows["price_decimals"], starts).tolist()
         quantity_decimals = np.maximum.reduceat(sorted_rows["quantity_decimals"], starts).tolist()
-        bounds = [*starts.tolist(), len(values)]
-        for index, key in enumerate(keys[starts].tolist()):
-            listing, interval = batch.listings[key >> 8], name_of(key & 0xFF)
+        bounds = [*starts.tolist(), len(keys)]
+        groups = [(batch.listings[key >> 8], name_of(key & 0xFF)) for key in keys[starts].tolist()]
+        seeds = [rows.series_seed(listing.name, interval) for listing, interval in groups]
+        values = rows.encode_rows(sorted_rows, np.repeat(seeds, np.diff(bounds)).tolist())
+        for index, (listing, interval) in enumerate(groups):
             series = self._tables.get(listing, interval, price_decimals[index], quantity_decimals[index])
             yield series, values[bounds[index] : bounds[index + 1]]
             if index % _BEAT_EVERY == 0:
@@ -176,7 +177,7 @@ class Archive:
             if row[_STATE] == lay.STATE_CONFIRMED:
                 if before is not None and any(row[cell] != before[cell] for cell in _CELLS):
                     revision = max(row[_REVISION], before[_REVISION] + 1)
-                    row = rows.amended(row, revision, row[_FLAGS] | lay.FLAG_CORRECTED)
+                    row = rows.amended(row, revision, row[_FLAGS] | lay.FLAG_CORRECTED, series.seed)
                     log.warning(
                         "confirmed bar corrected table=%s open_time=%d revision=%d", series.table, row[0], revision
                     )

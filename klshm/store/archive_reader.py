@@ -128,7 +128,7 @@ class ArchiveReader:
                 return np.empty(0, dtype=KLINE)
             query = f"SELECT * FROM {names.quoted(series.table)} WHERE open_time BETWEEN ? AND ? AND state = ?"
             found = self._connection.execute(f"{query} ORDER BY open_time", (first_ms, last_ms, STATE_CONFIRMED))
-            intact = rows.intact_rows(found.fetchall())
+            intact = rows.intact_rows(found.fetchall(), rows.series_seed(symbol, interval))
         return rows.decode_rows(intact, code_of(interval), series.price_decimals, series.quantity_decimals)
 
     def whole_until_ms(self, symbol: str, interval: str, since_ms: int) -> int | None:
@@ -162,10 +162,12 @@ class ArchiveReader:
         return int(found[0]) if found else None
 
     def damaged_ms(self, table: str) -> list[int]:
-        """Return the open times of a table's rows whose bits are not those that were written."""
+        """Return the open times of a table's rows whose bits are not those that were written for its series."""
         with _described(self.path):
+            series = _series(self._connection.execute(f"{_SERIES} WHERE table_name = ?", (table,)).fetchone())
+            seed = rows.series_seed(series.symbol, series.interval)
             found = self._connection.execute(f"SELECT * FROM {names.quoted(table)} ORDER BY open_time")
-            return [row[0] for row in found if not rows.is_intact(row)]
+            return [row[0] for row in found if not rows.is_intact(row, seed)]
 
     def mark(self, key: str) -> tuple[str, int] | None:
         """Return `watermark` or `historian_cursor`: the uuid of the source and a position in it."""

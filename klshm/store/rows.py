@@ -5,13 +5,17 @@
     quote & 0xFFFF | taker << 16 & 0xFFFF0000 | price_decimals << 32 | quantity_decimals << 40
 
 with the decimals of the row itself, since those of the symbol may have grown since. `check`
-is the crc32 of the other fourteen columns as little-endian 64-bit words, in their order, so
-that a flipped bit in a REAL can be found. Ids and times of arrival are not archived.
+is the crc32 of the other fourteen columns as little-endian 64-bit words, in their order, begun
+with the series' seed: so a flipped bit in a REAL is found, and a whole bar in a table where it
+does not belong. Ids and times of arrival are not archived.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
+from functools import cache
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +23,18 @@ import numpy as np
 from klshm.shm.layout import KLINE
 
 
-__all__ = ["CELLS", "COLUMNS", "NO_SLOT", "amended", "decode_rows", "encode_rows", "intact_rows", "is_intact"]
+__all__ = [
+    "CELLS",
+    "COLUMNS",
+    "NO_SLOT",
+    "amended",
+    "decode_rows",
+    "encode_rows",
+    "intact_rows",
+    "is_intact",
+    "series_mask",
+    "series_seed",
+]
 
 Rows = np.ndarray[Any, Any]
 Values = tuple[Any, ...]
@@ -49,11 +64,29 @@ NO_SLOT: Final = 0xFFFF
 """Slot of rows that come from the archive: they know their symbol's name only."""
 
 
-def encode_rows(rows: Rows) -> list[Values]:
+@cache
+def series_seed(symbol: str, interval: str) -> int:
+    """Return what the checks of a series' rows begin with.
+
+    Args:
+        symbol: As the exchange spells it.
+        interval: Name of the interval.
+    """
+    return zlib.crc32(f"{symbol}\0{interval}".encode())
+
+
+def series_mask(seed: int) -> int:
+    """Return in which bits checks begun with a seed differ from checks begun with none; a crc is linear."""
+    nothing = bytes(_PACKED.itemsize)
+    return zlib.crc32(nothing, seed) ^ zlib.crc32(nothing)
+
+
+def encode_rows(rows: Rows, seeds: Iterable[int]) -> list[Values]:
     """Return rows as SQL parameters, in the order of `COLUMNS`.
 
     Args:
         rows: Shape (n,), dtype KLINE.
+        seeds: Seed of each row's series.
     """
     packed = np.zeros(len(rows), dtype=_PACKED)
     for name in _PLAIN:
@@ -61,7 +94,7 @@ def encode_rows(rows: Rows) -> list[Values]:
     for name in _FLOATS:
         packed[name] += 0.0  # SQLite stores -0.0 as the integer 0
     packed["residuals"] = _pack_residuals(rows)
-    return _with_check(packed)
+    return _with_check(packed, seeds)
 
 
 def decode_rows(values: list[Values], interval_code: int, price_decimals: int, quantity_decimals: int) -> Rows:
@@ -91,34 +124,41 @@ def decode_rows(values: list[Values], interval_code: int, price_decimals: int, q
     return rows
 
 
-def is_intact(row: Values) -> bool:
-    """Return whether a stored row still has the bits it was written with."""
+def is_intact(row: Values, seed: int) -> bool:
+    """Return whether a stored row still has the bits it was written with, and belongs to its series.
+
+    Args:
+        row: In the order of `COLUMNS`.
+        seed: Of the series.
+    """
     try:
         packed = np.array([row[:-1]], dtype=_PACKED)
     except (TypeError, ValueError, OverflowError):
         return False
-    return bool(zlib.crc32(packed.tobytes()) == row[-1])
+    return bool(zlib.crc32(packed.tobytes(), seed) == row[-1])
 
 
-def intact_rows(values: list[Values]) -> list[Values]:
-    """Return those of stored rows that still have the bits they were written with."""
+def intact_rows(values: list[Values], seed: int) -> list[Values]:
+    """Return those of a series' stored rows that are intact."""
     try:
         packed = np.array([row[:-1] for row in values], dtype=_PACKED)
     except (TypeError, ValueError, OverflowError):
-        return [row for row in values if is_intact(row)]
-    return [row for row, whole in zip(values, _with_check(packed), strict=True) if row[-1] == whole[-1]]
+        return [row for row in values if is_intact(row, seed)]
+    whole = _with_check(packed, repeat(seed))
+    return [row for row, good in zip(values, whole, strict=True) if row[-1] == good[-1]]
 
 
-def amended(row: Values, revision: int, flags: int) -> Values:
+def amended(row: Values, revision: int, flags: int, seed: int) -> Values:
     """Return a row's SQL parameters with another revision and other flags."""
     packed = np.array([row[:-1]], dtype=_PACKED)
     packed["revision"], packed["flags"] = revision, flags
-    return _with_check(packed)[0]
+    return _with_check(packed, (seed,))[0]
 
 
-def _with_check(packed: Rows) -> list[Values]:
+def _with_check(packed: Rows, seeds: Iterable[int]) -> list[Values]:
     data, size, crc32 = memoryview(packed.tobytes()), _PACKED.itemsize, zlib.crc32
-    checks = [crc32(data[at : at + size]) for at in range(0, len(data), size)]
+    starts = range(0, len(data), size)
+    checks = [crc32(data[at : at + size], seed) for at, seed in zip(starts, seeds, strict=False)]
     return [(*row, check) for row, check in zip(packed.tolist(), checks, strict=True)]
 
 

@@ -16,18 +16,29 @@ Among open bars, which share one revision while they grow, the last one written 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from klshm.config import StoreConfig
 from klshm.errors import ArchiveError
+from klshm.store.migration import migrate
 from klshm.store.names import quoted
 from klshm.store.rows import COLUMNS
 
 
-__all__ = ["VERSION", "check_version", "connect", "create_table_sql", "describe", "pragmas", "upsert_sql"]
+__all__ = [
+    "VERSION",
+    "check_version",
+    "connect",
+    "create_table_sql",
+    "describe",
+    "pragmas",
+    "stored_version",
+    "upsert_sql",
+]
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 PAGE_BYTES: Final = 1024
 """A closing wave dirties one page in each of thousands of tables; small pages keep the WAL small."""
@@ -70,16 +81,19 @@ def pragmas(store: StoreConfig) -> dict[str, str]:
     }
 
 
-def connect(path: Path, store: StoreConfig, statements: int) -> sqlite3.Connection:
-    """Open the archive for writing; create it where there is none.
+def connect(
+    path: Path, store: StoreConfig, statements: int, beat: Callable[[], None] = lambda: None
+) -> sqlite3.Connection:
+    """Open the archive for writing; create it where there is none, bring an older one up to date.
 
     Args:
         path: The file.
         store: Cache and limits.
         statements: Prepared statements kept; more than there are tables, or each wave prepares all anew.
+        beat: Called several times a second while an older archive is brought up to date.
 
     Raises:
-        ArchiveError: If it cannot be opened, is damaged, or has a schema of another program or version.
+        ArchiveError: If it cannot be opened, is damaged, or has a schema of another program or a newer version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,15 +102,17 @@ def connect(path: Path, store: StoreConfig, statements: int) -> sqlite3.Connecti
         raise ArchiveError(describe(path, error)) from error
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        known = check_version(connection, path)
+        version = stored_version(connection, path)
         for name, value in pragmas(store).items():
             connection.execute(f"PRAGMA {name} = {value}")
-        if not known:
+        if version is None:
             connection.execute("BEGIN IMMEDIATE")
             for statement in _TABLES:
                 connection.execute(statement)
             connection.execute("INSERT INTO meta VALUES ('version', ?)", (VERSION,))
             connection.execute("COMMIT")
+        elif version < VERSION:
+            migrate(connection, path, version, VERSION, beat)
     except (OSError, sqlite3.Error) as error:
         connection.close()
         raise ArchiveError(describe(path, error)) from error
@@ -107,7 +123,22 @@ def connect(path: Path, store: StoreConfig, statements: int) -> sqlite3.Connecti
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return whether the file has klshm's schema; False for an empty file.
+    """Return whether the file can be read: it has this klshm's schema; False for an empty file.
+
+    Raises:
+        ArchiveError: If another program, or another version of klshm, wrote it.
+        sqlite3.Error: If it cannot be read.
+    """
+    version = stored_version(connection, path)
+    if version is not None and version < VERSION:
+        raise ArchiveError(
+            f"{path} has schema {version}, this klshm reads {VERSION}; start the engine: it brings the file up to date"
+        )
+    return version is not None
+
+
+def stored_version(connection: sqlite3.Connection, path: Path) -> int | None:
+    """Return the version of the schema that the file has; None for an empty file.
 
     Raises:
         ArchiveError: If another program or a newer klshm wrote it.
@@ -116,17 +147,17 @@ def check_version(connection: sqlite3.Connection, path: Path) -> bool:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE name IN ('meta', 'series')")}
     if not tables:
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-            return False
+            return None
         raise ArchiveError(f"{path} is the database of another program; move it away or choose another data.directory")
     found = None
     if tables == {"meta", "series"}:
         found = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
-    if found is None or found[0] != VERSION:
+    if found is None or not isinstance(found[0], int) or not 1 <= found[0] <= VERSION:
         raise ArchiveError(
             f"{path} has schema {found[0] if found else 'unknown'}, this klshm writes {VERSION}; "
             "use the klshm that wrote it, or move the file away"
         )
-    return True
+    return found[0]
 
 
 def create_table_sql(table: str) -> str:

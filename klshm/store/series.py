@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from klshm.intervals import length_ms
 from klshm.store import names, schema
 from klshm.store.batch import Listing
+from klshm.store.rows import series_seed
 
 
 __all__ = ["Series", "SeriesTables"]
@@ -30,6 +31,7 @@ class Series:
         price_decimals: The most that a bar of it had.
         quantity_decimals: Likewise.
         upsert: Statement that stores a bar.
+        seed: What the checks of its rows begin with.
     """
 
     table: str
@@ -37,6 +39,7 @@ class Series:
     price_decimals: int
     quantity_decimals: int
     upsert: str
+    seed: int
 
 
 class SeriesTables:
@@ -59,7 +62,7 @@ class SeriesTables:
             "SELECT symbol, interval, table_name, onboard_ms, price_decimals, quantity_decimals "
             "FROM series WHERE retired = 0"
         ):
-            series = Series(table, onboard_ms, price_decimals, quantity_decimals, schema.upsert_sql(table))
+            series = _series(symbol, interval, table, onboard_ms, price_decimals, quantity_decimals)
             self._series.setdefault(symbol, {})[interval] = series
             self._onboard_ms[symbol] = max(self._onboard_ms.get(symbol, 0), onboard_ms)
 
@@ -100,7 +103,7 @@ class SeriesTables:
             "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, 0)",
             (table, symbol, interval, onboard_ms, price_decimals, quantity_decimals),
         )
-        series = Series(table, onboard_ms, price_decimals, quantity_decimals, schema.upsert_sql(table))
+        series = _series(symbol, interval, table, onboard_ms, price_decimals, quantity_decimals)
         self._series.setdefault(symbol, {})[interval] = series
         return series
 
@@ -135,3 +138,10 @@ class SeriesTables:
             "UPDATE series SET table_name = ?, retired = 1 WHERE table_name = ?", (table, series.table)
         )
         log.info("ticker reused, earlier listing kept symbol=%s interval=%s table=%s", symbol, interval, table)
+
+
+def _series(
+    symbol: str, interval: str, table: str, onboard_ms: int, price_decimals: int, quantity_decimals: int
+) -> Series:
+    upsert, seed = schema.upsert_sql(table), series_seed(symbol, interval)
+    return Series(table, onboard_ms, price_decimals, quantity_decimals, upsert, seed)

@@ -279,9 +279,9 @@ def test_a_newer_schema_is_refused_and_an_empty_file_used(tmp_path: Path) -> Non
     path.touch()
     Archive(path, StoreConfig()).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET value = 2 WHERE key = 'version'")
+        connection.execute("UPDATE meta SET value = 3 WHERE key = 'version'")
     connection.close()
-    with pytest.raises(ArchiveError, match="has schema 2, this klshm writes 1"):
+    with pytest.raises(ArchiveError, match="has schema 3, this klshm writes 2"):
         Archive(path, StoreConfig())
 
 

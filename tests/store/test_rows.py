@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -19,6 +20,8 @@ ARCHIVED = [
     for name in KLINE.names or ()
     if name not in ("sequence", "slot", "last_agg_id", "last_trade_id", "event_time", "publish_delay_us")
 ]
+
+SEED = rows.series_seed("BTCUSDT", "1m")
 
 reals = st.floats(min_value=0, max_value=1e15, allow_nan=False)
 shorts = st.integers(-32768, 32767)
@@ -38,6 +41,11 @@ def any_bar(draw: st.DrawFn) -> np.ndarray:
     return row
 
 
+def encoded(bar: np.ndarray, seed: int = SEED) -> tuple[Any, ...]:
+    """Return one bar as SQL parameters."""
+    return rows.encode_rows(bar, [seed])[0]
+
+
 @given(st.lists(any_bar(), min_size=1, max_size=5))
 def test_a_bar_comes_back_bit_for_bit_through_sqlite(parts: list[np.ndarray]) -> None:
     original = np.concatenate(parts)
@@ -45,10 +53,11 @@ def test_a_bar_comes_back_bit_for_bit_through_sqlite(parts: list[np.ndarray]) ->
     kinds = ["INTEGER", *["REAL"] * 8, *["INTEGER"] * 6]
     columns = ", ".join(f'"{n}" {kind} NOT NULL' for n, kind in zip(rows.COLUMNS, kinds, strict=True))
     connection.execute(f"CREATE TABLE t ({columns})")
-    connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * 15)})", rows.encode_rows(original))
+    encoded_rows = rows.encode_rows(original, [SEED] * len(original))
+    connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * 15)})", encoded_rows)
     stored = connection.execute("SELECT * FROM t").fetchall()
     connection.close()
-    assert all(rows.is_intact(row) for row in stored)
+    assert all(rows.is_intact(row, SEED) for row in stored)
     for row, before in zip(stored, original, strict=True):
         again = rows.decode_rows([row], 2, int(before["price_decimals"]), int(before["quantity_decimals"]))[0]
         for name in ARCHIVED:
@@ -57,46 +66,60 @@ def test_a_bar_comes_back_bit_for_bit_through_sqlite(parts: list[np.ndarray]) ->
         assert again["last_trade_id"] == -1
 
 
-def test_check_is_the_crc_of_fourteen_words() -> None:
-    row = rows.encode_rows(bars([5 * MINUTE], state=3, flags=9, revision=7))[0]
-    assert row[-1] == zlib.crc32(struct.pack("<q8d5q", *row[:-1]))
+def test_check_is_the_crc_of_fourteen_words_in_a_series() -> None:
+    row = encoded(bars([5 * MINUTE], state=3, flags=9, revision=7))
+    assert row[-1] == zlib.crc32(struct.pack("<q8d5q", *row[:-1]), zlib.crc32(b"BTCUSDT\x001m"))
+
+
+def test_a_bar_is_intact_in_its_own_series_only() -> None:
+    row = encoded(bars([5 * MINUTE]))
+    assert rows.is_intact(row, SEED) and rows.intact_rows([row], SEED) == [row]
+    for stranger in (rows.series_seed("BTCUSDT", "5m"), rows.series_seed("ETHUSDT", "1m")):
+        assert not rows.is_intact(row, stranger) and rows.intact_rows([row], stranger) == []
+
+
+@given(any_bar(), st.text(), st.text())
+def test_the_mask_is_what_a_seed_changes(bar: np.ndarray, symbol: str, interval: str) -> None:
+    seed = rows.series_seed(symbol, interval)
+    assert encoded(bar, seed)[-1] == encoded(bar, 0)[-1] ^ rows.series_mask(seed)
 
 
 @given(any_bar(), st.integers(0, 13), st.integers(0, 63))
 def test_any_flipped_bit_is_found(bar: np.ndarray, column: int, bit: int) -> None:
-    row = list(rows.encode_rows(bar)[0])
+    row = list(encoded(bar))
     code = "d" if isinstance(row[column], float) else "q"
     (word,) = struct.unpack("<Q", struct.pack("<" + code, row[column]))
     (row[column],) = struct.unpack("<" + code, struct.pack("<Q", word ^ 1 << bit))
-    assert not rows.is_intact(tuple(row))
+    assert not rows.is_intact(tuple(row), SEED)
 
 
 def test_text_or_null_in_a_row_is_damage() -> None:
-    row = rows.encode_rows(bars([0]))[0]
-    assert not rows.is_intact(("x", *row[1:]))
-    assert not rows.is_intact((row[0], None, *row[2:]))
-    assert not rows.is_intact((*row[:-2], 2**80, row[-1]))
+    row = encoded(bars([0]))
+    assert not rows.is_intact(("x", *row[1:]), SEED)
+    assert not rows.is_intact((row[0], None, *row[2:]), SEED)
+    assert not rows.is_intact((*row[:-2], 2**80, row[-1]), SEED)
 
 
 def test_residuals_cost_nothing_where_there_are_none() -> None:
     at = rows.COLUMNS.index("residuals")
-    assert rows.encode_rows(bars([0]))[0][at] == 0
-    assert rows.encode_rows(bars([0], taker_quote_residual=-1))[0][at] != 0
+    assert encoded(bars([0]))[at] == 0
+    assert encoded(bars([0], taker_quote_residual=-1))[at] != 0
 
 
 def test_negative_zero_is_stored_as_zero() -> None:
-    row = rows.encode_rows(bars([0], volume=-0.0))[0]
+    row = encoded(bars([0], volume=-0.0))
     assert str(row[rows.COLUMNS.index("volume")]) == "0.0"
 
 
 def test_rows_with_residuals_keep_their_own_decimals() -> None:
-    values = rows.encode_rows(bars([0, MINUTE], quote_residual=[5, 0], price_decimals=1, quantity_decimals=0))
+    two = bars([0, MINUTE], quote_residual=[5, 0], price_decimals=1, quantity_decimals=0)
+    values = rows.encode_rows(two, [SEED, SEED])
     again = rows.decode_rows(values, 0, 2, 3)
     assert again["price_decimals"].tolist() == [1, 2]
     assert again["quantity_decimals"].tolist() == [0, 3]
 
 
 def test_amended_row_is_intact() -> None:
-    row = rows.amended(rows.encode_rows(bars([0], revision=1))[0], 9, lay.FLAG_CORRECTED)
-    assert rows.is_intact(row)
+    row = rows.amended(encoded(bars([0], revision=1)), 9, lay.FLAG_CORRECTED, SEED)
+    assert rows.is_intact(row, SEED)
     assert row[rows.COLUMNS.index("revision")] == 9
