@@ -17,7 +17,7 @@ from klshm.store.archive_reader import ArchiveReader, has_archive
 from tests.store.engine import MINUTE, START
 
 
-OLD = Path(__file__).with_name("data") / "archive-1.db.gz"
+OLD = Path(__file__).with_name("files") / "archive-1.db.gz"
 """Written by klshm with schema 1: two current series, two of an ended listing, one bar with a changed bit."""
 
 
