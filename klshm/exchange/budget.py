@@ -1,36 +1,31 @@
-"""The request weight that all processes of this machine spend from one purse, and the gate before it.
+"""The request weight that all processes of this machine spend from one purse.
 
 The exchange counts by address, whoever asks: engines, `audit`, `backfill`. So the governor's state
 lies in one small JSON file per machine, by REST address, and every request is counted there, under
 a lock, before it goes. A ban outlives the process that earned it, and the weight of a minute a
-restart inside it. While the exchange fails, the gate lets one request at a time through.
+restart inside it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
-import heapq
-import itertools
 import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from klshm.config import ExchangeConfig
-from klshm.errors import ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RateLimited
-from klshm.exchange.breaker import Breaker
-from klshm.exchange.governor import Governor, GovernorState, Priority
+from klshm.exchange.governor import GovernorState
 from klshm.exchange.proxy import proxy_for
 
 
-__all__ = ["Gate", "StateFile", "default_state_path", "shared_purse"]
+__all__ = ["StateFile", "default_state_path", "shared_purse"]
 
 _log = logging.getLogger(__name__)
 
@@ -164,153 +159,4 @@ def _state_of(entry: object) -> GovernorState:
     return GovernorState(
         {int(minute): weight for minute, weight in minutes if minute.isdigit() and isinstance(weight, int)},
         **{name: end for name, end in ends.items() if isinstance(end, int)},
-    )
-
-
-class Gate:
-    """Lets requests through one by one, the most important first, as the governor allows.
-
-    Args:
-        governor: The budget.
-        now_ms: Returns the exchange's time, UTC ms.
-        purse: What other processes of this address spend from too; None: there are none.
-    """
-
-    def __init__(self, governor: Governor, now_ms: Callable[[], int], purse: StateFile | None = None) -> None:
-        self.governor = governor
-        self._now_ms = now_ms
-        self._purse = purse
-        self._breaker = Breaker()
-        self._waiting: list[tuple[Priority, int, int, asyncio.Future[int]]] = []
-        self._numbers = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait."""
-        return sum(not future.done() for *_, future in self._waiting)
-
-    @asynccontextmanager
-    async def passage(self, weight: int, priority: Priority) -> AsyncIterator[None]:
-        """Wait until a request may go, and send it in the block: how that ends says how the exchange is.
-
-        Args:
-            weight: Its request weight.
-            priority: What it is for.
-
-        Raises:
-            IpBanned: As `admit`.
-        """
-        era = await self.admit(weight, priority)
-        try:
-            yield
-        except ExchangeError as error:
-            if _is_answer(error):
-                self._breaker.answered()
-            else:
-                self._breaker.failed(era, time.monotonic())
-            raise
-        except BaseException:
-            self._breaker.left(era)
-            raise
-        else:
-            self._breaker.answered()
-        finally:
-            if self._waiting:
-                self.pump()
-
-    async def admit(self, weight: int, priority: Priority) -> int:
-        """Wait until a request may go, and count it as sent.
-
-        Args:
-            weight: Its request weight.
-            priority: What it is for.
-
-        Returns:
-            Its era (`klshm.exchange.breaker`).
-
-        Raises:
-            IpBanned: If this address is banned: waiting hours inside a call helps nobody.
-        """
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (priority, next(self._numbers), weight, future))
-        self.pump()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if not future.cancelled() and future.exception() is None:  # let through, but never sent
-                self._breaker.left(future.result())
-                self.pump()
-            raise
-
-    def pump(self) -> None:
-        """Let through whatever may go now; call it when the clock has been set."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        with self._opened() as now_ms:
-            self._let_through(now_ms)
-
-    # What answers said
-
-    def answered(self, sent_ms: int, used: int) -> None:
-        """Take `X-MBX-USED-WEIGHT-1M` from the answer to a request that went out at `sent_ms`."""
-        with self._opened() as now_ms:
-            self.governor.answered(sent_ms, now_ms, used)
-
-    def limited(self, retry_after_s: float | None) -> float:
-        """Take an HTTP 429; return the seconds until anything goes out again."""
-        with self._opened() as now_ms:
-            return self.governor.limited(now_ms, retry_after_s)
-
-    def banned(self, until_ms: int | None, retry_after_s: float | None) -> int:
-        """Take an HTTP 418; return the end of the ban, UTC ms."""
-        with self._opened() as now_ms:
-            return self.governor.banned(now_ms, until_ms, retry_after_s)
-
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        """Open the purse; yield the exchange's time."""
-        now_ms = self._now_ms()
-        if self._purse is None:
-            yield now_ms
-            return
-        with self._purse.opened(self.governor.state, self.governor.minute(now_ms)):
-            yield now_ms
-
-    def _let_through(self, now_ms: int) -> None:
-        until_ms = self.governor.banned_until_ms(now_ms)
-        while self._waiting:
-            priority, _, weight, future = self._waiting[0]
-            if future.done():  # its owner was cancelled
-                heapq.heappop(self._waiting)
-                continue
-            if until_ms:
-                heapq.heappop(self._waiting)
-                future.set_exception(_ban(until_ms, now_ms))
-                continue
-            hold_s = self._breaker.wait_s(time.monotonic())
-            if hold_s is None:
-                return
-            wait_s = max(hold_s, self.governor.wait_ms(now_ms, weight, priority) / 1000)
-            if wait_s > 0:
-                self._timer = asyncio.get_running_loop().call_later(wait_s + 0.002, self.pump)
-                return
-            heapq.heappop(self._waiting)
-            self.governor.sent(now_ms, weight)
-            future.set_result(self._breaker.began())
-
-
-def _is_answer(error: ExchangeError) -> bool:
-    """Return whether the exchange has looked at the request, and not merely refused whatever came."""
-    if isinstance(error, ExchangeRefused):
-        return error.is_about_request
-    return not isinstance(error, (ExchangeUnreachable, RateLimited, IpBanned))
-
-
-def _ban(until_ms: int, now_ms: int) -> IpBanned:
-    return IpBanned(
-        f"this address is banned by the exchange for another {(until_ms - now_ms) / 1000:.0f} s; "
-        "nothing is sent until then",
-        until_ms=until_ms,
     )

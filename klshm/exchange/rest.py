@@ -19,7 +19,8 @@ from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, Prox
 from klshm.config import ExchangeConfig
 from klshm.errors import BadMessage, ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RateLimited
 from klshm.exchange import models
-from klshm.exchange.budget import Gate, StateFile
+from klshm.exchange.budget import StateFile
+from klshm.exchange.gate import Gate
 from klshm.exchange.governor import AGG_TRADES_WEIGHT, ALL_TICKERS_WEIGHT, Governor, Priority, klines_weight
 from klshm.exchange.models import ExchangeInfo, RestAggTrade, RestKline, Ticker
 from klshm.exchange.proxy import proxy_for
