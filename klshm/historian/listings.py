@@ -1,11 +1,11 @@
 """Which symbols are carried: `exchangeInfo`, judged before anything is believed.
 
 A symbol is taken when it trades. It is removed only after two answers in a row that say it is
-gone, and never by an answer that failed, shows a tenth fewer contracts than the last good one, or
-lacks more than a tenth of what is carried (a process that has just begun knows no other answer):
-an exchange that stutters must not cost anyone a series. A row that cannot be used says that its
-symbol is there. A contract that is announced but not yet
-trading makes the next question come just after its announced begin.
+gone, never more than a tenth at once. One that is merely missing is not removed by an answer that
+shows a tenth fewer contracts than the last good one, or lacks more than a tenth of what is carried
+(a process that has just begun knows no other answer): an exchange that stutters must not cost
+anyone a series. A row that cannot be used says that its symbol is there. A contract that is
+announced but not yet trading makes the next question come just after its announced begin.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Judge:
         listed = {listing.symbol: listing for listing in info.listings}
         rows = len(info.listings) + info.odd
         missing = len(carried.keys() - listed.keys() - info.odd_symbols)
-        verdict.shrunk = rows < self._rows * _SHRUNK or missing > max(1, len(carried) * (1 - _SHRUNK))
+        verdict.shrunk = rows < self._rows * _SHRUNK or missing > _at_once(carried)
         if not verdict.shrunk:
             self._rows = rows
         self._judge_carried(verdict, {name: e for name, e in carried.items() if name not in info.odd_symbols}, listed)
@@ -106,15 +106,21 @@ class Judge:
         gone = set()
         for name, entry in carried.items():
             listing = listed.get(name)
-            if listing is None or listing.status in _ENDED:
+            if listing is None:
+                if not verdict.shrunk:
+                    gone.add(name)
+            elif listing.status in _ENDED:
                 gone.add(name)
             elif (now := _updated(entry, listing)) != entry:
                 verdict.changed.append(now)
-        if verdict.shrunk:
-            self._suspects.clear()
-            return
-        verdict.removed = [_ended(carried[name], listed.get(name)) for name in sorted(gone & self._suspects)]
-        self._suspects = gone - self._suspects
+        removed = sorted(gone & self._suspects)[: _at_once(carried)]
+        verdict.removed = [_ended(carried[name], listed.get(name)) for name in removed]
+        self._suspects = gone.difference(removed)
+
+
+def _at_once(carried: dict[str, Entry]) -> int:
+    """Return how many symbols an answer may take away."""
+    return max(1, int(len(carried) * (1 - _SHRUNK)))
 
 
 def _updated(entry: Entry, listing: Listing) -> Entry:

@@ -6,6 +6,7 @@ lost by a crash on either side. When a minute is asked for, counted from its end
     5 s    trades are known to be missing or the confirmation to be lost, and the budget of this
            minute is mostly unused
     10 s   the confirmation has not come
+           (both are aimed: the request reaches the exchange at that moment, `request_margin_ms` later)
     30 s   what was read before may have moved: from now on a repeated row is the truth
     60 s   the last word: whatever the exchange says now confirms the minute
 
@@ -18,9 +19,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -45,7 +46,7 @@ Rows = np.ndarray[Any, Any]
 
 _log = logging.getLogger(__name__)
 
-_PERIOD_S: Final = 0.25
+_PERIOD_MS: Final = 250
 _LOST_DELAY_MS: Final = 5_000
 _CONFIRM_DELAY_MS: Final = 10_000
 _EMPTY_DELAY_MS: Final = CONFIRM_AGE_MS
@@ -62,6 +63,19 @@ _SLOWEST_MS: Final = 60_000
 _QUEUE_ROWS: Final = 16_384
 
 _LOST: Final = lay.NEED_HOLE | lay.NEED_DOUBT
+
+
+class Aim(Protocol):
+    """The exchange's time, and when what is sent arrives there (`klshm.historian.timesync.ExchangeClock`)."""
+
+    def now_ms(self) -> int:
+        """Return the exchange's time, UTC ms."""
+
+    def arrival_ms(self) -> int:
+        """Return when a request that is sent now reaches the exchange, UTC ms."""
+
+    def seconds_until_sending(self, arrive_ms: int, margin_ms: int) -> float:
+        """Return how long to wait so that a request reaches the exchange at a given time."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +105,14 @@ class Need:
         return self.reason == lay.NEED_EMPTY
 
 
-def due_range(need: Need, now_ms: int, *, hurried: bool = True) -> tuple[int, int] | None:
+def due_range(need: Need, now_ms: int, *, lead_ms: int = 0, hurried: bool = True) -> tuple[int, int] | None:
     """Return the minutes of a need that may be asked for now, at most 499, oldest first.
 
     Args:
         need: What a worker wants.
         now_ms: Exchange time, UTC ms.
+        lead_ms: How long a request takes to reach the exchange. How much a row proves is judged by when it was
+            asked for, so only what proves little anyhow is asked for so much earlier.
         hurried: Whether weight is plentiful enough to ask for minutes that will be asked for again.
 
     Returns:
@@ -105,11 +121,11 @@ def due_range(need: Need, now_ms: int, *, hurried: bool = True) -> tuple[int, in
     if need.is_empty:
         delay_ms = _EMPTY_DELAY_MS
     elif need.reason & _LOST:
-        delay_ms = _LOST_DELAY_MS if hurried else CONFIRM_AGE_MS
+        delay_ms = _LOST_DELAY_MS - lead_ms if hurried else CONFIRM_AGE_MS
     elif need.reason & lay.NEED_LOST_FRAME and hurried:
-        delay_ms = _LOST_DELAY_MS
+        delay_ms = _LOST_DELAY_MS - lead_ms
     else:
-        delay_ms = _CONFIRM_DELAY_MS
+        delay_ms = _CONFIRM_DELAY_MS - lead_ms
     last_due_ms = (now_ms - delay_ms) // MINUTE_MS * MINUTE_MS - MINUTE_MS
     last_ms = min(need.to_ms, last_due_ms, need.from_ms + (PAGE_ROWS - 1) * MINUTE_MS)
     return (need.from_ms, last_ms) if last_ms >= need.from_ms else None
@@ -196,8 +212,9 @@ class Needs:
         inboxes: One outlet per worker.
         health: Told failures; its counters are kept.
         governor: The budget, looked at before asking early.
-        now_ms: Returns the exchange's time, UTC ms.
+        clock: The exchange's time, and how long requests are under way.
         concurrency: Requests under way at once, at most.
+        margin_ms: How much later than aimed at requests may arrive.
     """
 
     def __init__(
@@ -208,9 +225,10 @@ class Needs:
         inboxes: list[Outlet],
         health: Health,
         governor: Governor,
-        now_ms: Callable[[], int],
+        clock: Aim,
         *,
         concurrency: int,
+        margin_ms: int = 0,
     ) -> None:
         self._tables = [NeedsTable(segment, worker) for worker in range(segment.layout.workers)]
         self._views = [PartitionView(segment, worker) for worker in range(segment.layout.workers)]
@@ -220,22 +238,26 @@ class Needs:
         self._health = health
         self._governor = governor
         self._allowance = _Allowance(governor)
-        self._now_ms = now_ms
+        self._clock = clock
+        self._now_ms = clock.now_ms
         self._concurrency = concurrency
+        self._margin_ms = margin_ms
         self._asked: dict[int, _Asked] = {}
         self._absent = Absent()
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Scan four times a second, for ever."""
+        """Scan four times a second, for ever, at moments whose requests arrive at quarters of a second."""
         while True:
             self.scan()
+            next_ms = self._clock.arrival_ms() // _PERIOD_MS * _PERIOD_MS + _PERIOD_MS
             # The tables are words of other processes' memory: nothing announces a change.
-            await asyncio.sleep(_PERIOD_S)
+            await asyncio.sleep(max(0.01, self._clock.seconds_until_sending(next_ms, self._margin_ms)))
 
     def scan(self) -> None:
         """Start the requests that are due, the most urgent first."""
         now_ms = self._now_ms()
+        lead_ms = self._clock.arrival_ms() - now_ms
         hurried = self._governor.used(now_ms) < self._governor.limit * _YOUNG_SHARE
         due: list[tuple[Priority, int, int, Need]] = []
         for worker, table in enumerate(self._tables):
@@ -245,7 +267,7 @@ class Needs:
                 need = self._without_absent(wanted, worker, now_ms)
                 if need is None:
                     continue
-                span = due_range(need, now_ms, hurried=hurried)
+                span = due_range(need, now_ms, lead_ms=lead_ms, hurried=hurried)
                 if span is not None and self._may_ask(need.slot, now_ms):
                     due.append((need.priority, *span, need))
         due.sort(key=lambda item: item[:2])

@@ -89,7 +89,15 @@ class Historian:
             segment, config.historian, source, self.inboxes, self.log, self.health, now_ms, self.archived
         )
         self.needs = Needs(
-            segment, self.book, source, self.inboxes, self.health, self.governor, now_ms, concurrency=repairs
+            segment,
+            self.book,
+            source,
+            self.inboxes,
+            self.health,
+            self.governor,
+            self.clock,
+            concurrency=repairs,
+            margin_ms=config.exchange.request_margin_ms,
         )
         self.listings = Listings(
             self.book,
@@ -187,8 +195,9 @@ class Historian:
                     _log.info("exchange clock measured error_ms=%.1f", sample.error_ns / 1e6)
                 self._measured.set()
                 self.client.gate.pump()
-                now_ms = self.clock.now_ms()
-                pause_s = (next_second_30_ms(now_ms) - now_ms) / 1000
+                pause_s = self.clock.seconds_until_sending(
+                    next_second_30_ms(self.clock.arrival_ms()), self.role.config.exchange.request_margin_ms
+                )
             await asyncio.sleep(pause_s)
 
     async def _keep_listings(self) -> None:

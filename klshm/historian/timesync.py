@@ -70,16 +70,39 @@ class ExchangeClock:
 
     Args:
         segment: Where an earlier historian may have published it.
+
+    Attributes:
+        offset_ns: Exchange time minus CLOCK_MONOTONIC.
+        round_trip_ns: Of the shortest trip when the clock was measured last.
+        measured: Whether it was measured.
     """
 
     def __init__(self, segment: Segment) -> None:
         known = read_clock(segment)
         self.offset_ns = known.offset_ns if known else time.time_ns() - time.monotonic_ns()
+        self.round_trip_ns = known.round_trip_ns if known else 0
         self.measured = known is not None
 
     def now_ms(self) -> int:
         """Return the exchange's time, UTC ms."""
         return (time.monotonic_ns() + self.offset_ns) // _MILLISECOND_NS
+
+    def arrival_ms(self) -> int:
+        """Return when a request that is sent now reaches the exchange, in its time, UTC ms."""
+        return (time.monotonic_ns() + self.offset_ns + self.round_trip_ns // 2) // _MILLISECOND_NS
+
+    def seconds_until_sending(self, arrive_ms: int, margin_ms: int) -> float:
+        """Return how long to wait so that a request reaches the exchange at a given time.
+
+        Args:
+            arrive_ms: The wanted moment in the exchange's time, UTC ms.
+            margin_ms: So much later it may be, but never earlier: clocks have an error.
+
+        Returns:
+            Seconds, 0 if it is too late to be in time.
+        """
+        wanted_ns = (arrive_ms + margin_ms) * _MILLISECOND_NS - self.offset_ns - self.round_trip_ns // 2
+        return max(0, wanted_ns - time.monotonic_ns()) / 1e9
 
 
 class TimeSync:
@@ -135,6 +158,7 @@ class TimeSync:
 
     def _publish(self, sample: Sample) -> None:
         self._clock.offset_ns = sample.offset_ns
+        self._clock.round_trip_ns = sample.round_trip_ns
         self._clock.measured = True
         image = np.zeros(ROW_WORDS, dtype=np.int64)
         image[lay.B_CLOCK_OFFSET_NS] = sample.offset_ns

@@ -30,6 +30,25 @@ def make_role(made: Segment, rest_url: str, **historian: Any) -> Role:
     return Role("historian", 0, made, Config(exchange=exchange, historian=HistorianConfig(**historian)))
 
 
+class SetClock:
+    """An exchange clock that the test sets.
+
+    Args:
+        now_ms: Returns the exchange's time, UTC ms.
+        lead_ms: How long a request takes to get there.
+    """
+
+    def __init__(self, now_ms: Callable[[], int], lead_ms: int = 0) -> None:
+        self.now_ms = now_ms
+        self._lead_ms = lead_ms
+
+    def arrival_ms(self) -> int:
+        return self.now_ms() + self._lead_ms
+
+    def seconds_until_sending(self, arrive_ms: int, margin_ms: int) -> float:
+        return (arrive_ms + margin_ms - self.arrival_ms()) / 1000
+
+
 class Consumers:
     """Takes what the historian sends, as workers and persister would, moving their cursors."""
 

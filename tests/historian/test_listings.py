@@ -95,6 +95,23 @@ class TestJudge:
         self.judge(judge, *others(10), carried=carried)
         assert self.judge(judge, *others(100), carried=carried).removed == []
 
+    def test_ended_by_name_are_removed_even_if_they_are_most_of_what_is_carried_but_a_tenth_at_once(self) -> None:
+        judge, carried = Judge(ExchangeConfig()), [entry(i, name) for i, name in enumerate("ABC")]
+        rows = [*others(20), *(usdt(name, status="CLOSE") for name in "AB"), usdt("C")]
+        removed = []
+        for _ in range(4):
+            gone = [e.name for e in self.judge(judge, *rows, carried=carried).removed]
+            carried = [e for e in carried if e.name not in gone]
+            removed.append(gone)
+        assert removed == [[], ["A"], ["B"], []]
+
+    def test_an_end_by_name_counts_in_a_shrunken_answer_too(self) -> None:
+        judge, carried = Judge(ExchangeConfig()), [entry(0, "A"), entry(1, "B")]
+        self.judge(judge, usdt("A"), usdt("B"), *others(98), carried=carried)
+        for expected in ([], ["A"]):
+            verdict = self.judge(judge, usdt("A", status="CLOSE"), *others(50), carried=carried)
+            assert verdict.shrunk and [e.name for e in verdict.removed] == expected
+
     def test_new_symbols_are_taken_from_a_shrunken_answer(self) -> None:
         judge = Judge(ExchangeConfig())
         self.judge(judge, *others(100))

@@ -22,7 +22,7 @@ from klshm.historian.symbols import SymbolBook
 from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE, NEED, ROW_WORDS
 from klshm.shm.rows import write_row
-from tests.historian.support import Consumers, KlineServer, http_server, listing, make_role
+from tests.historian.support import Consumers, KlineServer, SetClock, http_server, listing, make_role
 from tests.support.exchange import exchange
 from tests.support.segments import segment
 
@@ -109,6 +109,16 @@ def test_without_spare_weight_nothing_is_asked_that_must_be_asked_again() -> Non
     assert due_range(Need(1, T0, T0, lay.NEED_UNCONFIRMED), T0 + M + 10_000, hurried=False) == (T0, T0)
 
 
+def test_what_proves_little_is_asked_for_so_early_that_the_request_arrives_in_time() -> None:
+    """How much an older row proves is judged by when it was asked for: no lead there."""
+    for reason, arrive_ms in ((lay.NEED_HOLE, 5_000), (lay.NEED_LOST_FRAME, 5_000), (lay.NEED_UNCONFIRMED, 10_000)):
+        need = Need(1, T0, T0, reason)
+        assert due_range(need, T0 + M + arrive_ms - 81, lead_ms=80) is None
+        assert due_range(need, T0 + M + arrive_ms - 80, lead_ms=80) == (T0, T0)
+    assert due_range(Need(1, T0, T0, lay.NEED_EMPTY), T0 + M + 29_999, lead_ms=80) is None
+    assert due_range(Need(1, T0, T0, lay.NEED_HOLE), T0 + M + 29_999, lead_ms=80, hurried=False) is None
+
+
 def test_table_shows_what_is_whole_and_makes_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with segment(tmp_path, monkeypatch) as made:
         good = {"slot": 7, "from_ms": T0, "to_ms": T0 + M, "reason": lay.NEED_HOLE}
@@ -138,7 +148,8 @@ class World:
         self.book = SymbolBook(made)
         self.book.add(listings, {})
         self.source = RowSource(client, inboxes, self.health, now_ms)
-        self.needs = Needs(made, self.book, self.source, inboxes, self.health, client.governor, now_ms, concurrency=2)
+        clock = SetClock(now_ms)
+        self.needs = Needs(made, self.book, self.source, inboxes, self.health, client.governor, clock, concurrency=2)
         self.consumers = Consumers(made)
 
     def want(self, slot: int, from_ms: int, to_ms: int, reason: int) -> None:

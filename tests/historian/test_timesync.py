@@ -38,6 +38,57 @@ def test_next_second_30(now_ms: int, expected: int) -> None:
     assert next_second_30_ms(now_ms) == expected
 
 
+@given(
+    offset_ns=st.integers(-(10**18), 10**18),
+    round_trip_ns=st.integers(0, 10**9),
+    margin_ms=st.integers(0, 10_000),
+    ahead_ms=st.integers(20_000, 100_000),
+)
+def test_a_request_sent_when_told_arrives_when_wanted(
+    offset_ns: int, round_trip_ns: int, margin_ms: int, ahead_ms: int
+) -> None:
+    clock = ExchangeClock.__new__(ExchangeClock)
+    clock.offset_ns, clock.round_trip_ns = offset_ns, round_trip_ns
+    arrive_ms = clock.now_ms() + ahead_ms
+    before_ns = time.monotonic_ns()
+    wait_s = clock.seconds_until_sending(arrive_ms, margin_ms)
+    after_ns = time.monotonic_ns()
+    for asked_ns in (before_ns, after_ns):  # the truth lies between
+        arrives_ns = asked_ns + round(wait_s * 1e9) + round_trip_ns // 2 + offset_ns
+        late_ns = arrives_ns - (arrive_ms + margin_ms) * 1_000_000
+        assert abs(late_ns) <= after_ns - before_ns + 1_000
+    assert clock.seconds_until_sending(clock.now_ms() - 60_000, margin_ms) == 0
+
+
+def test_requests_reach_the_exchange_at_the_time_aimed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an exchange on a slow line: whoever merely waits until then comes later than the margin."""
+
+    async def main() -> None:
+        with segment(tmp_path, monkeypatch) as made:
+            clock = ExchangeClock(made)
+            assert clock.arrival_ms() - clock.now_ms() <= 1
+
+            def exchange_ms() -> int:
+                return time.monotonic_ns() // 1_000_000 + 10**12
+
+            async def ask() -> int:
+                await asyncio.sleep(0.2)
+                server_ms = exchange_ms()
+                await asyncio.sleep(0.2)
+                return server_ms
+
+            await TimeSync(made, clock, ask).measure()
+            assert clock.round_trip_ns >= 400_000_000
+            assert ExchangeClock(made).round_trip_ns == clock.round_trip_ns  # the next historian aims as well
+            assert 200 <= clock.arrival_ms() - clock.now_ms() <= clock.round_trip_ns / 1e6
+            wanted_ms = exchange_ms() + 500
+            await asyncio.sleep(clock.seconds_until_sending(wanted_ms, 20))
+            assert exchange_ms() < wanted_ms
+            assert await ask() >= wanted_ms
+
+    asyncio.run(main())
+
+
 def test_shortest_round_trip_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         with segment(tmp_path, monkeypatch) as made:

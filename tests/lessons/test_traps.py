@@ -40,7 +40,7 @@ from tests.core.feed import (
     START,
     volumes,
 )
-from tests.historian.support import KlineServer, http_server, make_role
+from tests.historian.support import KlineServer, SetClock, http_server, make_role
 from tests.lessons.support import Station
 
 
@@ -132,7 +132,8 @@ def test_trap_an_error_of_rest_during_a_repair_keeps_what_is_to_be_repaired(stat
         async with http_server(server) as url, RestClient(ExchangeConfig(rest_url=url), Governor(), now_ms) as client:
             outlets, health = [worker_inbox(station.segment, 0)], Health(make_role(station.segment, url))
             source, governor = RowSource(client, outlets, health, now_ms), client.governor
-            needs = Needs(station.segment, station.book, source, outlets, health, governor, now_ms, concurrency=2)
+            clock = SetClock(now_ms)
+            needs = Needs(station.segment, station.book, source, outlets, health, governor, clock, concurrency=2)
             assert await scan(needs) == 0 and len(server.asked) == 1
             assert (station.need()["from_ms"], station.need()["to_ms"]) == (START, START + MINUTE)
             assert station.bar()["flags"] & station.bar(1)["flags"] & PARTIAL
