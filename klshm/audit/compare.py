@@ -2,7 +2,9 @@
 
 Equal means equal: the stored float64 of each field is `float()` of the exchange's string. A bar is
 `missing` if the exchange has it and the archive does not, `unconfirmed` if it is stored but not
-known to be the exchange's own, `extra` if only the archive has it.
+known to be the exchange's own, `extra` if only the archive has it. A bar that stands in for a
+minute that the exchange has no row of, and says so (closed, filled, partial), is no mistake:
+`no_row`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ FIELDS: Final = (
     "taker_buy_quote_volume",
 )
 _DIFFERING_KEPT: Final = 20
-_TALLIES: Final = ("compared", "equal", "missing", "unconfirmed", "extra")
+_TALLIES: Final = ("compared", "equal", "missing", "unconfirmed", "extra", "no_row")
+_STANDS_IN: Final = lay.FLAG_FILLED | lay.FLAG_PARTIAL
 
 
 @dataclass
@@ -82,11 +85,11 @@ class Report:
     def document(self) -> dict[str, Any]:
         """Return the report as one JSON document."""
         totals = {tally: self.total(tally) for tally in _TALLIES}
-        extra = totals.pop("extra")
+        apart = {tally: totals.pop(tally) for tally in ("extra", "no_row")}
         return {
             **totals,
             "excluded_young": self.excluded_young,
-            "extra": extra,
+            **apart,
             "since_ms": self.since_ms,
             "until_ms": self.until_ms,
             "per_interval": self.per_interval,
@@ -115,6 +118,9 @@ def compare_series(report: Report, symbol: str, interval: str, official: Sequenc
         else:
             _compare(report, symbol, interval, row, found)
     for open_time in sorted(held):
+        if held[open_time]["flags"] & _STANDS_IN == _STANDS_IN and held[open_time]["state"] == lay.STATE_CLOSED:
+            report.count(interval, "no_row")
+            continue
         report.count(interval, "extra")
         report.blame(symbol, interval, open_time, "extra", **_standing(held[open_time]))
 

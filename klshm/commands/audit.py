@@ -144,7 +144,7 @@ def _no_progress(done: int, total: int) -> None:
 
 def _print_for_people(report: Report) -> None:
     print_line(f"bars that ended from {instant(report.since_ms)} to {instant(report.until_ms)} UTC")
-    tallies = ("compared", "equal", "missing", "unconfirmed", "extra")
+    tallies = ("compared", "equal", "missing", "unconfirmed", "extra", "no_row")
     rows = [(name, *(found[tally] for tally in tallies)) for name, found in report.per_interval.items()]
     rows.append(("all", *(report.total(tally) for tally in tallies)))
     print_table(("interval", *tallies), rows)

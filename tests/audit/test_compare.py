@@ -38,7 +38,8 @@ def test_equal_bars_pass() -> None:
     assert report.passed and report.differing == []
     document = report.document()
     assert (document["compared"], document["equal"], document["missing"], document["unconfirmed"]) == (5, 5, 0, 0)
-    assert document["per_interval"] == {"1m": {"compared": 5, "equal": 5, "missing": 0, "unconfirmed": 0, "extra": 0}}
+    tallies = {"compared": 5, "equal": 5, "missing": 0, "unconfirmed": 0, "extra": 0, "no_row": 0}
+    assert document["per_interval"] == {"1m": tallies}
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -76,6 +77,15 @@ def test_a_bar_that_the_exchange_does_not_have_does_not_pass() -> None:
     report = compared([official(0)], held)
     assert not report.passed and report.total("extra") == 1 and report.document()["extra"] == 1
     assert report.differing[0]["flags"] == ["filled", "derived"]
+
+
+def test_a_bar_that_stands_in_for_a_minute_without_a_row_and_says_so_is_counted_apart() -> None:
+    held = stored(official(0), official(1))
+    held["state"][1], held["flags"][1] = lay.STATE_CLOSED, lay.FLAG_FILLED | lay.FLAG_PARTIAL
+    report = compared([official(0)], held)
+    assert report.passed and report.document()["no_row"] == 1 and report.document()["extra"] == 0
+    held["state"][1] = lay.STATE_CONFIRMED  # but it must not claim more
+    assert not compared([official(0)], held).passed
 
 
 def test_only_the_first_twenty_are_kept() -> None:
