@@ -20,6 +20,7 @@ from klshm.config import Config
 from klshm.errors import KlshmError
 from klshm.role import Role
 from klshm.run.child import fork_role
+from klshm.run.notify import Notifier
 from klshm.shm import layout as lay
 from klshm.shm.counters import LAUNCHER, Counters
 from klshm.shm.segment import Segment
@@ -80,6 +81,7 @@ class Supervisor:
         self._wakeup = wakeup
         self._stop_signal = 0
         self._clean = True
+        self._notifier = Notifier()
 
     # Called by the launcher
 
@@ -110,12 +112,14 @@ class Supervisor:
         began_s = time.monotonic()
         live_s: float | None = None
         warned = False
+        self._notifier.ready("connecting")
         status_s = began_s + _STATUS_S
         while not self._stop_signal:
             self.round(_ROUND_BEFORE_LIVE_S if live_s is None else _ROUND_S)
             now_s = time.monotonic()
             if live_s is None and self._all_live():
                 live_s = now_s
+                self._notifier.status("live")
                 on_live()
             elif live_s is None and not warned and now_s - began_s >= _LIVE_S:
                 warned = True
@@ -139,7 +143,7 @@ class Supervisor:
         before_s = time.monotonic()
         self._wait(wait_s)
         now_s = time.monotonic()
-        self._block[lay.B_HEARTBEAT_NS] = time.monotonic_ns()
+        self._show_life()
         for child in self.children:
             self._reap(child)
         # A launcher that was itself stopped must not take everyone else for hung.
@@ -157,6 +161,7 @@ class Supervisor:
             Whether nothing failed: no check, and every role ended by itself and without an error.
         """
         self.segment.words[lay.H_STATE] = lay.STATE_DRAINING
+        self._notifier.stopping()
         self._stop_all([child for child in self.children if child.role.kind != "persister"])
         self._stop_all([child for child in self.children if child.role.kind == "persister"])
         return self._clean
@@ -274,14 +279,20 @@ class Supervisor:
                 return
             if late:
                 killed, deadline_s = True, time.monotonic() + _REAP_S
-            self._block[lay.B_HEARTBEAT_NS] = time.monotonic_ns()
+            self._show_life()
             self._wait(0.05)
+
+    def _show_life(self) -> None:
+        self._block[lay.B_HEARTBEAT_NS] = time.monotonic_ns()
+        self._notifier.alive()
 
     def _say_status(self) -> None:
         from klshm.run.status import status_line
 
         self.counters.add("status_lines_total")
-        _log.info("%s", status_line(self.segment))
+        line = status_line(self.segment)
+        self._notifier.status(line)
+        _log.info("%s", line)
 
 
 def _ending(status: int) -> str:
