@@ -16,6 +16,7 @@ _HEIGHT: Final = 150
 _LEFT: Final = 70
 _TOP: Final = 30
 _GAP: Final = 50
+_FONT: Final = 'font-family="sans-serif" font-size="11"'
 _COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 
 
@@ -45,8 +46,8 @@ def draw(path: Path, panels: Sequence[Panel], title: str, x_title: str = "minute
     """
     height = _TOP + len(panels) * (_HEIGHT + _GAP) + 20
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}"'
-        + ' font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" {_FONT}>',
+        '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="{_LEFT}" y="18" font-size="14">{escape(title)}</text>',
     ]
     for number, panel in enumerate(panels):
