@@ -17,6 +17,7 @@ import numpy as np
 
 from klshm.config import Config
 from klshm.shm import layout as lay
+from klshm.shm.crash import Crash
 from klshm.shm.segment import Segment
 
 
@@ -75,6 +76,7 @@ class Role:
         config: The resolved configuration.
         stop: Set when the role shall drain and return.
         block: The role's own block, shape (256,), dtype int64.
+        crash: Where this life of the role dies, for tests; known once it has begun.
     """
 
     def __init__(self, kind: str, index: int, segment: Segment, config: Config, stop: Stop | None = None) -> None:
@@ -84,6 +86,7 @@ class Role:
         self.config = config
         self.stop = stop or Stop()
         self.block = segment.block(block_offset(segment.layout, kind, index))
+        self.crash = Crash()
 
     @property
     def name(self) -> str:
@@ -95,6 +98,8 @@ class Role:
         self.block[lay.B_PID] = os.getpid()
         self.block[lay.B_START_TICKS] = _start_ticks()
         self.block[lay.B_INCARNATION] += 1
+        chaos = self.config.chaos
+        self.crash = Crash(chaos.crash_at, self.kind, int(self.block[lay.B_INCARNATION]), chaos.crash_after_n)
         self.heartbeat()
         self.enter(lay.ROLE_STARTING)
 

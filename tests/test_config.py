@@ -148,6 +148,8 @@ MISTAKES = [
     ("exchange.contract_types=", "a list of at least 1"),
     ("exchange.weight_share=nan", "expected 0.01 to 1"),
     ("exchange.official_stream=klines", "nearest to klines is kline"),
+    ("chaos.crash_at=worker.history_writen", "; nearest to worker.history_writen is worker.history_written"),
+    ("chaos.crash_after_n=0", "expected 1 to 2147483647"),
     ("web.port=65536", "web.port = 65536, expected 0 to 65535"),
     ("web.host=", "expected an address or host name"),
     ("instance=Main", "instance = \"Main\", expected 1 to 32 characters of a-z, 0-9 and '-'"),

@@ -123,7 +123,7 @@ def _mistake(key: Key, value: Any, source: str) -> ConfigError:
 
 def _nearest_word(key: Key, value: Any) -> str:
     words = getattr(key.limit, "words", None) or getattr(key.limit, "names", None)
-    given = list(value) if isinstance(value, dict) else [value]
+    given = list(value) if isinstance(value, dict | list) else [value]
     for item in given:
         if words and isinstance(item, str) and item not in words:
             near = difflib.get_close_matches(item, words, n=1)

@@ -140,6 +140,11 @@ class Each:
         length = "a list" if not self.at_least else f"a list of at least {self.at_least}"
         return f"{length} without repeats, each {self.item.expected}"
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that an item may be, if they are known: messages name the nearest."""
+        return self.item.words if isinstance(self.item, OneOf) else ()
+
     def accepts(self, value: Collection[Any]) -> bool:
         distinct = len(set(value)) == len(value) >= self.at_least
         return distinct and all(self.item.accepts(item) for item in value)

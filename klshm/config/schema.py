@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from klshm.config.crash_points import CRASH_POINTS
 from klshm.config.limits import Each, Intervals, Limit, Matches, OneOf, PerName, PowerOfTwo, Range, Url, anything
 from klshm.intervals import INTERVALS
 
@@ -178,6 +179,12 @@ class ChaosConfig:
         "kill one worker so many seconds after all are live; 0: never; -1: after 45 s in a demo with `sim.faults`",
         Range(-1),
     )
+    crash_at: list[str] = _key(
+        [],
+        "points at which a role dies as by kill -9: its first life at the first of its own, its second at the next ...",
+        Each(OneOf(CRASH_POINTS)),
+    )
+    crash_after_n: int = _key(1, "how often a life passes its point until it dies there", Range(1, 2**31 - 1))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from klshm.core.events import EVENT
 from klshm.core.kernel.apply import apply_events, publish_halves
 from klshm.core.state import new_memory
 from klshm.shm import layout as lay
-from klshm.shm.halves import D_CURRENT, D_PREVIOUS, mark_all
+from klshm.shm.halves import D_CRASH, D_CURRENT, D_PREVIOUS, mark_all
 from klshm.shm.layout import Layout
 from klshm.shm.ring import adopt_entries
 from klshm.shm.rows import history_index, write_row
@@ -140,6 +140,10 @@ class Engine:
     def set_lag(self, lag_ms: int) -> None:
         """Tell how far the streams run behind the exchange's clock (99th percentile), ms."""
         self.memory.state[st.C_LAG_MS] = lag_ms
+
+    def crash_at(self, word: int) -> None:
+        """Let the process die at a point inside the kernels (`klshm.shm.crash.Crash.word`); 0: at none."""
+        self.memory.state[self._tracker + D_CRASH] = word
 
     def recover(self) -> int:
         """Make a partition whole that a killed worker left, before the first event.

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from klshm.shm import layout as lay
+from klshm.shm.crash import Crash
 from klshm.shm.layout import KLINE
 from klshm.shm.ring import RingProducer
 from klshm.shm.segment import Segment
@@ -29,8 +30,8 @@ _RESERVE: Final = 4
 """A quarter of the ring stays free of bulk rows."""
 
 
-def worker_inbox(segment: Segment, worker: int) -> Outlet:
-    """Return the way into a worker's inbox."""
+def worker_inbox(segment: Segment, worker: int, crash: Crash | None = None) -> Outlet:
+    """Return the way into a worker's inbox; `crash` as for `Outlet`."""
     layout = segment.layout
     return Outlet(
         RingProducer(
@@ -39,12 +40,13 @@ def worker_inbox(segment: Segment, worker: int) -> Outlet:
             layout.inbox_rows,
             layout.historian_offset // 8 + lay.B_INBOX_TAILS + worker,
             layout.partition_offset(worker) // 8 + lay.B_CURSOR,
-        )
+        ),
+        crash=crash,
     )
 
 
-def historian_log(segment: Segment) -> Outlet:
-    """Return the way to the persister, which stores backfilled rows."""
+def historian_log(segment: Segment, crash: Crash | None = None) -> Outlet:
+    """Return the way to the persister, which stores backfilled rows; `crash` as for `Outlet`."""
     layout = segment.layout
     return Outlet(
         RingProducer(
@@ -53,7 +55,8 @@ def historian_log(segment: Segment) -> Outlet:
             layout.historian_log_rows,
             layout.historian_offset // 8 + lay.B_TAIL,
             layout.persister_offset // 8 + lay.B_CURSOR,
-        )
+        ),
+        crash=crash,
     )
 
 
@@ -83,11 +86,13 @@ class Outlet:
     Args:
         producer: The ring, with the consumer that it waits for.
         queue_rows: Bulk rows held in private memory before senders wait.
+        crash: Where this life of the historian dies, for tests.
     """
 
-    def __init__(self, producer: RingProducer, queue_rows: int = _QUEUE_ROWS) -> None:
+    def __init__(self, producer: RingProducer, queue_rows: int = _QUEUE_ROWS, *, crash: Crash | None = None) -> None:
         self._producer = producer
         self._queue_rows = queue_rows
+        self._crash = crash or Crash()
         self._urgent: deque[Rows] = deque()
         self._bulk: deque[Rows] = deque()
         self._room = asyncio.Event()
@@ -133,10 +138,15 @@ class Outlet:
             Rows still queued.
         """
         producer = self._producer
+        before = producer.position
         self._move(self._urgent, producer.room())
         if not self._urgent:
             self._move(self._bulk, producer.room() - producer.capacity // _RESERVE)
+        if producer.position != before:
+            self._crash.passing("historian.ring_written")
         producer.publish()
+        if producer.position != before:
+            self._crash.passing("historian.tail_moved")
         left = self.queued
         if left <= self._queue_rows:
             self._room.set()

@@ -80,8 +80,8 @@ class Historian:
             purse=shared_purse(config.exchange),
         )
         self.timesync = TimeSync(segment, self.clock, self._ask_time)
-        self.inboxes = [worker_inbox(segment, worker) for worker in range(segment.layout.workers)]
-        self.log = historian_log(segment)
+        self.inboxes = [worker_inbox(segment, worker, role.crash) for worker in range(segment.layout.workers)]
+        self.log = historian_log(segment, role.crash)
         self.book = SymbolBook(segment)
         source = RowSource(self.client, self.inboxes, self.health, now_ms)
         self.archived = Archived(archive_path(data_directory(config)) if config.historian.from_archive else None)

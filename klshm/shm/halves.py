@@ -13,17 +13,20 @@ from __future__ import annotations
 
 from klshm.shm.atomics import fence_release, load_relaxed, store_relaxed, store_release
 from klshm.shm.compile import kernel
+from klshm.shm.crash import HALF_WRITTEN, SWAP_BEGUN, SWAPPED
+from klshm.shm.crash_here import crash_here
 from klshm.shm.layout import B_CUT, B_GENERATION, B_INTENT, CUT_WORDS, ROW_WORDS
 from klshm.shm.rows import copy_row
 
 
-__all__ = ["D_CURRENT", "D_PREVIOUS", "mark_all", "mark_row", "swap", "tracker_words"]
+__all__ = ["D_CRASH", "D_CURRENT", "D_PREVIOUS", "mark_all", "mark_row", "swap", "tracker_words"]
 
-# A tracker is a stretch of private words: lengths of the two lists, which list is current, then
-# two lists of row indices, then one mark per row.
+# A tracker is a stretch of private words: lengths of the two lists, which list is current, where the
+# process is to die (`klshm.shm.crash`), then two lists of row indices, then one mark per row.
 D_CURRENT = 0
 D_PREVIOUS = 1
 D_WHICH = 2
+D_CRASH = 3
 D_HEADER = 4
 
 
@@ -85,6 +88,7 @@ def swap(words, block, live, half_0, half_1, private, tracker, rows, cut):
     half = half_1 if parity else half_0
     store_relaxed(words, block + B_INTENT, generation + 1)
     fence_release()
+    crash_here(private, tracker + D_CRASH, SWAP_BEGUN)
     copied = private[tracker + D_CURRENT]
     for i in range(private[tracker + D_CURRENT]):
         row = private[current + i]
@@ -96,8 +100,10 @@ def swap(words, block, live, half_0, half_1, private, tracker, rows, cut):
             copied += 1
     for k in range(CUT_WORDS):
         words[block + B_CUT + parity * CUT_WORDS + k] = private[cut + k]
+    crash_here(private, tracker + D_CRASH, HALF_WRITTEN)
     store_release(words, block + B_GENERATION, generation + 1)
     fence_release()  # the next half's stores must not pass this one on weakly ordered machines
+    crash_here(private, tracker + D_CRASH, SWAPPED)
     for i in range(private[tracker + D_CURRENT]):
         private[marks + private[current + i]] = 0
     private[tracker + D_PREVIOUS] = private[tracker + D_CURRENT]

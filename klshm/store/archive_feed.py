@@ -42,6 +42,7 @@ class ArchiveFeed:
     """
 
     def __init__(self, role: Role, namer: Namer, counters: Counters, breathe: Callable[[], None]) -> None:
+        self._role = role
         self._segment = role.segment
         self._store = role.config.store
         self._path = names.archive_path(names.data_directory(role.config))
@@ -117,7 +118,7 @@ class ArchiveFeed:
             max_series = layout.max_symbols * layout.intervals
             self._archive = Archive(self._path, self._store, max_series=max_series, beat=self._breathe)
             self._backfill = HistorianIntake(
-                self._segment, self._archive, self._namer, self._counters, self._block
+                self._segment, self._archive, self._namer, self._counters, self._block, self._role.crash
             )
         return self._archive
 
@@ -131,10 +132,14 @@ class ArchiveFeed:
             return 0
         batch = unite([block for _, block in blocks if block is not None])
         newest = blocks[-1][0]
+        crash = self._role.crash
+        crash.passing("persister.blocks_read")
         archive.write(batch, watermark=(journal.uuid, newest))
+        crash.passing("persister.archive_committed")
         if any(block is None for _, block in blocks):
             self._owe_everything(journal)
         self._counters.add("trimmed_total", journal.trim(newest))
+        crash.passing("persister.trimmed")
         self._counters.add("archive_rows_total", len(batch))
         self._counters.add("archive_flushes_total")
         self._counters.set("archive_last_ms", time.time_ns() // 1_000_000)
@@ -153,6 +158,7 @@ class ArchiveFeed:
                 archive.write(batch)
                 rows += len(batch)
                 self._breathe()
+            self._role.crash.passing("persister.walk_committed")
             journal.walk_done(self._segment.uuid, ring)
             self._counters.add("walks_total")
             log.info("history walked ring=%s rows=%d", ring, rows)

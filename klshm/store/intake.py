@@ -11,6 +11,7 @@ import numpy as np
 from klshm.shm import layout as lay
 from klshm.shm.consumer import RingConsumer
 from klshm.shm.counters import Counters
+from klshm.shm.crash import Crash
 from klshm.shm.layout import ROW_BYTES
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView
@@ -49,10 +50,14 @@ class LogIntake:
         journal: Where to.
         namer: Names of the segment's slots.
         counters: The persister's.
+        crash: Where this life of the persister dies, for tests.
     """
 
-    def __init__(self, segment: Segment, journal: Journal, namer: Namer, counters: Counters) -> None:
+    def __init__(
+        self, segment: Segment, journal: Journal, namer: Namer, counters: Counters, crash: Crash | None = None
+    ) -> None:
         self._journal = journal
+        self._crash = crash or Crash()
         self._namer = namer
         self._counters = counters
         self._uuid = segment.uuid
@@ -84,7 +89,9 @@ class LogIntake:
                 return 0
             batches = [self._namer.batch(rows) for rows in taken.values() if len(rows)]
             overrun = [name for name, ring in self._rings.items() if ring.lost != lost[name]]
+            self._crash.passing("persister.log_taken")
             self._journal.append(batches, self._uuid, moved, overrun)
+            self._crash.passing("persister.journal_committed")
         except BaseException:
             for name, ring in self._rings.items():
                 ring.cursor, ring.lost = cursors[name], lost[name]
@@ -117,10 +124,20 @@ class HistorianIntake:
         namer: Names of the segment's slots.
         counters: The persister's.
         block: The persister's block, whose cursor word the historian reads.
+        crash: Where this life of the persister dies, for tests.
     """
 
-    def __init__(self, segment: Segment, archive: Archive, namer: Namer, counters: Counters, block: Words) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        archive: Archive,
+        namer: Namer,
+        counters: Counters,
+        block: Words,
+        crash: Crash | None = None,
+    ) -> None:
         self._archive = archive
+        self._crash = crash or Crash()
         self._namer = namer
         self._counters = counters
         self._block = block
@@ -146,7 +163,9 @@ class HistorianIntake:
             return 0
         try:
             batch = self._namer.batch(rows)
+            self._crash.passing("persister.backfill_taken")
             self._archive.write(batch, official=True, historian_cursor=(self._uuid, self._ring.cursor))
+            self._crash.passing("persister.backfill_committed")
         except BaseException:
             self._ring.cursor, self._ring.lost = before, lost
             raise

@@ -137,6 +137,7 @@ class Persister:
         if batch is None or self._journal is None:
             return 0
         self._journal.put_latest(batch, self._interval_names)
+        self._role.crash.passing("persister.open_bars_committed")
         self._open_bars.stored()
         self._counters.add("open_rows_total", len(batch))
         if self._role.config.store.open_bars:
@@ -205,7 +206,7 @@ class Persister:
         if self._logs is None:
             journal = self._journal = Journal(names.journal_path(self._directory))
             journal.forget_segments(self._segment.uuid)
-            self._logs = LogIntake(self._segment, journal, self._namer, self._counters)
+            self._logs = LogIntake(self._segment, journal, self._namer, self._counters, self._role.crash)
             self._open_bars.forget()
         return self._logs
 

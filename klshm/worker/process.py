@@ -97,6 +97,7 @@ class Worker:
     async def run(self, stopped: asyncio.Event) -> None:
         """Serve until `stopped` is set, then publish what is held and return."""
         adopted = self.engine.recover()
+        self.engine.crash_at(self.role.crash.word)
         if adopted:
             _log.info("log entries of the worker before this one adopted worker=%d rows=%d", self.role.index, adopted)
         populate(self.segment, self.role.index)
@@ -166,6 +167,7 @@ class Worker:
     def _apply(self, events: np.ndarray[Any, Any], now_ms: int) -> None:
         if self.engine.apply(events, now_ms, time.monotonic_ns()):
             self._wake(lay.B_TAIL)
+            self.role.crash.passing("worker.waiters_woken")
 
     def _wake(self, word: int) -> None:
         futex.wake(self.segment.words, self._word + word)

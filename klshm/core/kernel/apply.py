@@ -23,7 +23,9 @@ from klshm.core.kernel.stored import give_up_minute
 from klshm.core.kernel.trades import apply_trade
 from klshm.core.state import CELLS, MINUTE, SUMS
 from klshm.shm.counters import WORKER
-from klshm.shm.halves import swap
+from klshm.shm.crash import LIVE_WRITTEN, TAIL_MOVED
+from klshm.shm.crash_here import crash_here
+from klshm.shm.halves import D_CRASH, swap
 from klshm.shm.layout import (
     B_SETTLED_THROUGH_MS,
     B_TAIL,
@@ -250,14 +252,18 @@ def apply_events(m, events, number, now_ms, mono_ns):
     wave = False
     for index in range(number):
         wave = dispatch(m, events, index * ev.E_WORDS) or wave
+    crash = state[st.C_TRACKER] + D_CRASH
     for index in range(state[st.C_TOUCHED]):
         publish_open(m, state[state[st.C_TOUCHED_LIST] + index])
+        if wave:
+            crash_here(state, crash, LIVE_WRITTEN)
     state[st.C_TOUCHED] = 0
     if wave:
         publish_halves(m, mono_ns)
     block = state[st.C_BLOCK]
     if state[st.C_LOG_POSITION] != before:
         publish_tail(m.words, block + B_TAIL, state[st.C_LOG_POSITION])
+        crash_here(state, crash, TAIL_MOVED)
     if m.words[block + B_SETTLED_THROUGH_MS] != state[st.C_SETTLED_THROUGH]:
         publish_tail(m.words, block + B_SETTLED_THROUGH_MS, state[st.C_SETTLED_THROUGH])
     return state[st.C_LOG_POSITION] - before

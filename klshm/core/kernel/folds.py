@@ -245,6 +245,14 @@ def has_all_children(m, slot, interval, open_time):
 
 
 @compiled
+def refold_if_whole(m, slot, interval, open_time, log, end):
+    """Fold a closed bar anew that history holds or has all children of, or that ends at `end`."""
+    known = has_row(m, slot, interval, open_time) or open_time + m.state[st.C_LENGTH + interval] == end
+    if known or has_all_children(m, slot, interval, open_time):
+        refold(m, slot, interval, open_time, log)
+
+
+@compiled
 def refold_above(m, slot, interval, time, log, end):
     """Bring everything above a changed bar up to date, level by level.
 
@@ -265,6 +273,4 @@ def refold_above(m, slot, interval, time, log, end):
             continue
         open_time = open_time_of(m, parent, time)
         if oldest_row(m, slot, parent) <= open_time <= open_minute - state[st.C_LENGTH + parent]:
-            known = has_row(m, slot, parent, open_time) or open_time + state[st.C_LENGTH + parent] == end
-            if known or has_all_children(m, slot, parent, open_time):
-                refold(m, slot, parent, open_time, log)
+            refold_if_whole(m, slot, parent, open_time, log, end)

@@ -6,11 +6,12 @@ from klshm.core import events as ev
 from klshm.core import state as st
 from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import advance, log_late_changes
-from klshm.core.kernel.folds import fold_at, refold, scratch
+from klshm.core.kernel.folds import fold_at, refold, refold_if_whole, scratch
 from klshm.core.kernel.minutes import flatten, move_need
 from klshm.core.kernel.records import is_empty, take_record
 from klshm.core.kernel.rows import (
     has_row,
+    history_at,
     list_slot,
     live_at,
     oldest_row,
@@ -20,6 +21,7 @@ from klshm.core.kernel.rows import (
     restore,
     row_flags,
     row_slot,
+    row_state,
     symbol_at,
     write_live,
 )
@@ -29,6 +31,7 @@ from klshm.shm.layout import (
     FLAG_FILLED,
     FLAG_PARTIAL,
     ROW_WORDS,
+    STATE_CONFIRMED,
     STATE_EMPTY,
     W_EVENT_TIME,
     W_FLAGS,
@@ -188,6 +191,21 @@ def resume_needs(m, slot):
     move_need(m, slot)
 
 
+@merged
+def resume_folds(m, slot):
+    """Bring every closed bar up to date that may lack a change below it: the worker was killed between the two."""
+    state = m.state
+    symbol = symbol_at(m, slot)
+    for interval in range(1, state[st.C_INTERVALS]):
+        length = state[st.C_LENGTH + interval]
+        first = open_time_of(m, interval, oldest_row(m, slot, interval) + length - 1)
+        first = max(first, open_time_of(m, interval, state[symbol + st.S_ORIGIN]))
+        for time in range(first, state[symbol + st.S_OPEN_MINUTE] - length + 1, length):
+            confirmed = row_state(m.words, history_at(m, slot, interval, time)) == STATE_CONFIRMED
+            if not (confirmed and has_row(m, slot, interval, time)):
+                refold_if_whole(m, slot, interval, time, True, st.NONE)
+
+
 @compiled
 def add_symbol(m, slot, events, at):
     """Let a symbol join; if its live row is here from before a restart, go on from it."""
@@ -211,6 +229,7 @@ def add_symbol(m, slot, events, at):
     take_decimals(m, slot)
     if m.words[live + W_OPEN_TIME] != 0:
         resume_symbol(m, slot, live)
+        resume_folds(m, slot)
     resume_needs(m, slot)
 
 

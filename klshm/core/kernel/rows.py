@@ -8,8 +8,10 @@ from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, QUOTE, TAKER_
 from klshm.shm import layout as lay
 from klshm.shm.atomics import bits_of_float, float_of_bits
 from klshm.shm.counters import WORKER
+from klshm.shm.crash import HISTORY_WRITTEN, LOG_WRITTEN
+from klshm.shm.crash_here import crash_here
 from klshm.shm.exact import MAX_SUM, POWERS, nearest, split
-from klshm.shm.halves import mark_row
+from klshm.shm.halves import D_CRASH, mark_row
 from klshm.shm.layout import ROW_WORDS
 from klshm.shm.ring import write_entry
 from klshm.shm.rows import history_index, row_is, write_row
@@ -284,6 +286,7 @@ def write_log(m):
     write_entry(m.words, state[st.C_LOG], state[st.C_LOG_ROWS], state[st.C_LOG_POSITION], state, state[st.C_IMAGE])
     state[st.C_LOG_POSITION] += 1
     count(m, _LOG_ROWS, 1)
+    crash_here(state, state[st.C_TRACKER] + D_CRASH, LOG_WRITTEN)
 
 
 @compiled
@@ -293,6 +296,7 @@ def write_history(m, slot, interval, open_time, logged):
         write_log(m)
     state = m.state
     write_row(m.words, history_at(m, slot, interval, open_time), state, state[st.C_IMAGE])
+    crash_here(state, state[st.C_TRACKER] + D_CRASH, HISTORY_WRITTEN)
     folds = m.state[st.C_FOLDS] + slot * m.state[st.C_INTERVALS] * st.F_WORDS
     for parent in range(interval + 1, m.state[st.C_INTERVALS]):
         if m.state[st.C_SOURCE + parent] == interval:
