@@ -16,7 +16,7 @@ from klshm.exchange.models import select, stream_symbol
 from klshm.exchange.rest import RestClient
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
 from tests.exchange.owner import Owner
-from tests.support.exchange import exchange
+from tests.support.exchange import Exchange, exchange
 
 
 def now_ms() -> int:
@@ -118,6 +118,41 @@ def test_other_programs_of_the_same_address_are_seen_in_time() -> None:
 
     with exchange("--symbols", "1", "--weight-limit", "40") as market:
         asyncio.run(main(market.port))
+
+
+def test_beside_another_spender_a_minutes_end_brings_no_429() -> None:
+    """As much as backfill may use, from before a minute's end into the next, with hundreds under way at once."""
+
+    async def main(market: Exchange) -> None:
+        ahead_ms = market.now_ms() - now_ms()
+        crossed = asyncio.Event()
+
+        def exchange_ms() -> int:
+            return now_ms() + ahead_ms
+
+        async def spend(client: RestClient, limit: int, requests: int) -> None:
+            for _ in range(requests):
+                await client.klines("BTCUSDT", "1m", limit=limit, priority=Priority.BACKFILL)
+                if client.weights[Priority.BACKFILL] > 700:  # more than one minute allows
+                    crossed.set()
+
+        config = ExchangeConfig(rest_url=market.rest_url)
+        mine, other = Governor(), Governor()
+        mine.limit, other.limit = 1000, 10**9
+        async with (
+            RestClient(config, mine, exchange_ms, connections=100) as client,
+            RestClient(config, other, exchange_ms) as spender,
+        ):
+            tasks = [asyncio.create_task(spend(client, 499, 10**6)) for _ in range(100)]
+            others = [asyncio.create_task(spend(spender, 1500, 8)) for _ in range(3)]
+            await asyncio.gather(*others, crossed.wait())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert client.limited == spender.limited == 0
+
+    with exchange("--symbols", "1", "--weight-limit", "1000", "--start-at", "2026-11-18T12:00:58Z") as market:
+        asyncio.run(main(market))
 
 
 def test_ignoring_the_limit_ends_in_429_and_then_a_ban() -> None:
