@@ -1,0 +1,1 @@
+"""What klshm can do, measured beside what one would use without it: `python -m bench`."""

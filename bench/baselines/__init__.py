@@ -1,0 +1,1 @@
+"""What one would write without klshm: the plain twin of each measurement."""

@@ -1,0 +1,1 @@
+"""Several processes, as in life: sockets, workers, readers, whole engines."""

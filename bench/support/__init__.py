@@ -1,0 +1,1 @@
+"""What measurements share: trades, segments, senders, clocks and figures."""
