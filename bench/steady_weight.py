@@ -35,6 +35,7 @@ def main() -> int:
     settings = {
         "historian__concurrency": 0,
         "segment__max_symbols": options.symbols,
+        "segment__log_rows": 65536,
         "sim__symbols": options.symbols,
         "sim__rate": options.rate,
     }
