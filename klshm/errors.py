@@ -31,7 +31,8 @@
     │     └─ RowsRefused      rows that fit it and cannot be true
     └─ StoreError
        ├─ JournalError        LMDB: full, damaged, of another format
-       └─ ArchiveError        SQLite: locked, damaged, of another schema
+       ├─ ArchiveError        SQLite: locked, damaged, of another schema
+       └─ SnapshotFileError   a snapshot file: missing, damaged, of a newer format
 
 Messages are one line: what was found, what was expected, what to do.
 """
@@ -64,6 +65,7 @@ __all__ = [
     "SegmentNotReady",
     "SegmentTooLarge",
     "SnapshotBusy",
+    "SnapshotFileError",
     "StaleData",
     "StoreError",
     "UnknownInterval",
@@ -249,3 +251,7 @@ class JournalError(StoreError):
 
 class ArchiveError(StoreError):
     """The SQLite archive is locked, damaged or of another schema."""
+
+
+class SnapshotFileError(StoreError):
+    """A snapshot file is missing, damaged or of a newer format."""

@@ -13,13 +13,14 @@ from typing import Any, Final
 import numpy as np
 
 from klshm.exchange.models import Listing
+from klshm.historian.deal import deal
 from klshm.shm import layout as lay
 from klshm.shm.layout import ROW_WORDS, SYMBOL, SYMBOL_WORDS
 from klshm.shm.rows import write_row
 from klshm.shm.segment import Segment
 
 
-__all__ = ["Entry", "SymbolBook", "deal"]
+__all__ = ["Entry", "SymbolBook"]
 
 Rows = np.ndarray[Any, Any]
 
@@ -61,29 +62,6 @@ class Entry:
     def is_carried(self) -> bool:
         """Whether a worker carries it (it is no tombstone)."""
         return self.status not in (lay.SYMBOL_EMPTY, lay.SYMBOL_DELISTED)
-
-
-def deal(weights: Mapping[str, int], loads: list[int], rooms: list[int]) -> dict[str, int]:
-    """Deal symbols to workers: heaviest first, each to the lightest worker that has room.
-
-    Args:
-        weights: Symbol to its weight (trades of 24 hours).
-        loads: Weight each worker carries already; changed to what it carries afterwards.
-        rooms: Free slots of each worker; changed likewise.
-
-    Returns:
-        Symbol to worker; symbols for which no worker has room are missing.
-    """
-    dealt: dict[str, int] = {}
-    for name in sorted(weights, key=lambda n: (-weights[n], n)):
-        free = [worker for worker, room in enumerate(rooms) if room > 0]
-        if not free:
-            break
-        worker = min(free, key=lambda w: (loads[w], -rooms[w], w))
-        dealt[name] = worker
-        loads[worker] += weights[name]
-        rooms[worker] -= 1
-    return dealt
 
 
 class SymbolBook:

@@ -20,13 +20,16 @@ from klshm.config.keys import keys
 from klshm.errors import KlshmError
 from klshm.exchange.proxy import proxy_for
 from klshm.run.affinity import plan
+from klshm.run.aside import Aside
 from klshm.run.early_stop import EarlyStop, StoppedEarly
 from klshm.run.lock import InstanceLock, data_directory
 from klshm.run.machine import check_machine, check_packages
 from klshm.run.recover import recover
+from klshm.run.resume import Resume, keep_state
 from klshm.run.sizes import layout_of
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment, check_instance_name, create_segment, sweep_temporary_segments
+from klshm.store.snapshot import read_snapshot
 
 
 __all__ = ["main", "resolve"]
@@ -104,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-web", action="store_true", help="start no local web server")
     parser.add_argument("--no-backfill", action="store_true", help="fetch no history")
+    parser.add_argument(
+        "--from-snapshot", type=Path, metavar="FILE", help="go on from a file that `klshm snapshot` wrote"
+    )
     parser.add_argument("-v", "--version", action="version", version=f"klshm {__version__}")
     return parser
 
@@ -126,14 +132,17 @@ def _seconds(text: str) -> float:
 
 
 def _launch(config: Config, options: argparse.Namespace) -> bool:
+    named = read_snapshot(options.from_snapshot) if options.from_snapshot else None
     early = EarlyStop()
     early.install()
     directory = data_directory(config)
     with InstanceLock(directory, config.instance):
         sweep_temporary_segments(config.instance)
-        recover(config.instance, directory)
+        found = recover(config.instance, directory, keep=config.historian.from_archive)
+        resume = Resume(config, directory, found, named)
+        del found
         if not options.demo:
-            return _serve(config, options.duration, early)
+            return _serve(config, resume, options.duration, early)
         from klshm.run.kernels import load_kernels
         from klshm.run.simulator import Simulator
 
@@ -141,7 +150,8 @@ def _launch(config: Config, options: argparse.Namespace) -> bool:
             load_kernels(between)  # or the simulator's time would run while they are compiled
         simulator = Simulator(config.sim)
         try:
-            return _serve(simulator.addressed(_with_chaos(config)), options.duration, early, simulator.check)
+            config = simulator.addressed(_with_chaos(config))
+            return _serve(config, resume, options.duration, early, simulator.check)
         finally:
             simulator.stop()
 
@@ -154,34 +164,62 @@ def _with_chaos(config: Config) -> Config:
 
 
 def _serve(
-    config: Config, duration_s: float | None, early: EarlyStop, check: Callable[[], None] = lambda: None
+    config: Config,
+    resume: Resume,
+    duration_s: float | None,
+    early: EarlyStop,
+    check: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Create the segment, run the engine in it, and remove it; return whether nothing failed."""
-    from klshm.run.kernels import load_kernels
-
+    """Create and seed the segment, run the engine in it, and remove it; return whether nothing failed."""
     segment: Segment | None = None
     try:
         with early.deferred():  # a signal must not come between the segment and what removes it
-            segment = create_segment(
-                config.instance,
-                layout_of(config),
-                settings.to_json(config),
-                mode=int(config.segment.mode, 8),
-                group=config.segment.group or None,
-            )
-            early.abandon = segment.unlink
-        _begin(segment)
+            segment = _create(config, early)
         cores = plan(config.run.affinity, config.run.workers)
-        with early.deferred() as between:
-            seconds = load_kernels(between)
-        _log.info("kernels loaded seconds=%.1f", seconds)
+        if not _prepare(segment, resume, early):
+            # What was seeded by half must not be found.
+            segment.unlink()
+            with early.deferred():
+                segment = _create(config, early)
         clean = _run(config, segment, cores, duration_s, check)
+        keep_state(config, segment, Path(config.data.directory) / config.instance)
         _log.info("stopped clean=%s", clean)
         return clean
     finally:
         if segment is not None:
             segment.words[lay.H_STATE] = lay.STATE_CLOSED
             segment.unlink()
+
+
+def _create(config: Config, early: EarlyStop) -> Segment:
+    segment = create_segment(
+        config.instance,
+        layout_of(config),
+        settings.to_json(config),
+        mode=int(config.segment.mode, 8),
+        group=config.segment.group or None,
+    )
+    early.abandon = segment.unlink
+    _begin(segment)
+    return segment
+
+
+def _prepare(segment: Segment, resume: Resume, early: EarlyStop) -> bool:
+    """Seed the segment and load the kernels, side by side; return whether the segment can be used."""
+    from klshm.run.kernels import load_kernels
+
+    seeding = Aside("going on from the last state", lambda: resume.seed(segment)) if resume.is_wanted else None
+    try:
+        with early.deferred() as between:
+            seconds = load_kernels(between)
+        _log.info("kernels loaded seconds=%.1f", seconds)
+        seeded = seeding is None or seeding.wait()
+    except BaseException:
+        if seeding is not None:
+            seeding.kill()
+        raise
+    resume.forget()
+    return seeded
 
 
 def _run(

@@ -1,6 +1,6 @@
 """What a start does with the segment that a crashed engine left behind.
 
-A segment that can be read is drained into the journal by a child, then removed. One that cannot
+A segment that can be read is drained into the journal by a child, copied, then removed. One that cannot
 be read (damaged, foreign, of another layout) is set aside under another name, never deleted: it
 may be all that is left of the last minute. Neither happens while a process of its engine lives.
 """
@@ -10,20 +10,22 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import signal
 import stat
-import sys
 import time
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from klshm.errors import InstanceRunning, KlshmError, SegmentError
-from klshm.run.child import die_with
+from klshm.run.aside import Aside
+from klshm.shm import layout as lay
 from klshm.shm.segment import Segment, open_segment, segment_path
+from klshm.shm.view import Clock, read_clock
+from klshm.store.remains import remains
+from klshm.store.state import State
 
 
-__all__ = ["ASIDE", "recover"]
+__all__ = ["ASIDE", "Remains", "recover"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,12 +33,32 @@ ASIDE: Final = ".unreadable"
 """End of the name that an unreadable segment is given; no instance can be called so."""
 
 
-def recover(instance: str, directory: Path) -> None:
+@dataclass(frozen=True)
+class Remains:
+    """What was in a dead segment, in private memory.
+
+    Attributes:
+        state: Its symbols and bars.
+        clock: The exchange's clock as its historian measured it; None: never.
+    """
+
+    state: State
+    clock: Clock | None
+
+
+def recover(instance: str, directory: Path, *, keep: bool = False) -> Remains | None:
     """Save what a crashed engine left in shared memory, then free its name.
+
+    A segment that no role ever served from is an earlier start that was cut off: what it was seeded with is
+    still where it came from.
 
     Args:
         instance: Name of the instance.
         directory: Its directory, locked by this process.
+        keep: Whether what it holds is wanted.
+
+    Returns:
+        What it held, None if it is not wanted or there is nothing.
 
     Raises:
         InstanceRunning: If that engine is alive after all.
@@ -44,18 +66,39 @@ def recover(instance: str, directory: Path) -> None:
     """
     path = segment_path(instance)
     if not os.path.lexists(path):
-        return
+        return None
     _refuse_if_alive(instance, path)
     try:
         segment = open_segment(instance)
     except KlshmError as error:
         _set_aside(path, error)
-        return
+        return None
     try:
-        _drain_in_child(segment, directory)
+        held = None
+        if int(segment.words[lay.H_STATE]) != lay.STATE_STARTING:
+            draining = Aside("recovery", lambda: _drain(segment, directory))
+            try:
+                held = _copied(segment) if keep else None
+            except BaseException:
+                draining.kill()
+                raise
+            if not draining.wait():
+                raise KlshmError(
+                    f"what a crashed engine left in {path} could not be saved, see the message above; "
+                    "mend that and start again, or remove the file to give it up"
+                )
         segment.unlink()
+        return held
     finally:
         segment.close()
+
+
+def _copied(segment: Segment) -> Remains | None:
+    try:
+        return Remains(remains(segment, whole=True), read_clock(segment))
+    except (ValueError, IndexError, MemoryError) as error:
+        _log.warning("what a crashed engine left is not gone on from, its bars are in the journal: %s", error)
+        return None
 
 
 def _refuse_if_alive(instance: str, path: Path) -> None:
@@ -91,54 +134,9 @@ def _set_aside(path: Path, error: KlshmError) -> None:
     )
 
 
-def _drain_in_child(segment: Segment, directory: Path) -> None:
-    """Drain in a process of its own: a database that the launcher opened, every role would inherit."""
-    launcher = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # What a signal handler raises within fork() itself is lost.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        pid = os.fork()
-    except OSError:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        raise
-    if pid == 0:
-        os._exit(_drain(segment, directory, launcher, mask))
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _, status = os.waitpid(pid, 0)
-    except BaseException:
-        # Asked to stop meanwhile. Draining may be cut off at any instant and repeated.
-        with suppress(ProcessLookupError, ChildProcessError):  # it had just ended by itself
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        raise
-    if status != 0:
-        raise KlshmError(
-            f"what a crashed engine left in {segment.path} could not be saved, see the message above; "
-            "mend that and start again, or remove the file to give it up"
-        )
+def _drain(segment: Segment, directory: Path) -> None:
+    from klshm.store.recovery import drain_segment
 
-
-def _drain(segment: Segment, directory: Path, launcher: int, mask: set[int | signal.Signals]) -> int:
-    code = 1
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to judge
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        die_with(launcher)
-        from klshm.store.recovery import drain_segment
-
-        began_s = time.monotonic()
-        drained = drain_segment(segment, directory)
-        _log.info("recovered from the segment of a crashed engine %s seconds=%.2f", drained, time.monotonic() - began_s)
-        code = 0
-    except KlshmError as error:
-        _log.error("recovery failed: %s", error)
-    except BaseException:
-        # Whatever it is, it ends here: a forked child must never return into the launcher.
-        _log.exception("recovery failed path=%s", segment.path)
-    finally:
-        logging.shutdown()
-    return code
+    began_s = time.monotonic()
+    drained = drain_segment(segment, directory)
+    _log.info("recovered from the segment of a crashed engine %s seconds=%.2f", drained, time.monotonic() - began_s)

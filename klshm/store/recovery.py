@@ -17,22 +17,35 @@ import numpy as np
 
 from klshm.errors import ArchiveError
 from klshm.shm import layout as lay
-from klshm.shm.layout import KLINE, ROW_BYTES, ROW_WORDS
+from klshm.shm.layout import KLINE, ROW_BYTES, ROW_WORDS, SYMBOL
 from klshm.shm.segment import Segment
 from klshm.store import names
 from klshm.store.archive_reader import ArchiveReader, has_archive
 from klshm.store.batch import Batch
 from klshm.store.journal import Journal
+from klshm.store.remains import open_bars_at_rest
 from klshm.store.segment_rows import OPEN, Namer, interval_names, log_name, walk_history
+from klshm.store.state import State, are_sound
 
 
-__all__ = ["Drained", "drain_segment", "entries_at_rest", "last_confirmed", "load_latest", "open_bars_at_rest"]
+__all__ = [
+    "Drained",
+    "drain_segment",
+    "entries_at_rest",
+    "journal_state",
+    "last_confirmed",
+    "load_latest",
+    "open_bars_at_rest",
+]
 
 log = logging.getLogger(__name__)
 
 Rows = np.ndarray[Any, Any]
 
 _HISTORIAN: Final = "historian"
+_TOGETHER_MS: Final = 300_000
+"""Open minutes of symbols that were carried lie no further apart: the clock opens them for all at once."""
+_MOST_BLOCK_ROWS: Final = 500_000
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,43 @@ def load_latest(data_directory: Path) -> dict[tuple[str, str], Any]:
     return found
 
 
+def journal_state(data_directory: Path, *, closed: bool) -> State:
+    """Return what the journal knows: the open bars of the last run, and closed ones not archived yet.
+
+    Only symbols that were carried to its end are taken. Of these it knows the name and the decimals, and the
+    archive the begin of their listing; one whose begin is not known is left to the exchange's own list.
+
+    Args:
+        data_directory: The directory of the instance.
+        closed: Whether closed bars are wanted.
+
+    Raises:
+        StoreError: If there is a journal or an archive and it cannot be read.
+    """
+    latest = load_latest(data_directory)
+    minutes = {symbol: int(row["open_time"]) for (symbol, interval), row in latest.items() if interval == "1m"}
+    newest_ms = max(minutes.values(), default=0)
+    onboard_ms = _onboard_ms(data_directory)
+    carried = sorted(n for n, ms in minutes.items() if ms >= newest_ms - _TOGETHER_MS and onboard_ms.get(n))
+    if not carried:
+        return State.empty("journal")
+    index = {name: at for at, name in enumerate(carried)}
+    live = np.array([row for (name, _), row in latest.items() if name in index], dtype=KLINE)
+    live["slot"] = [index[name] for name, _ in latest if name in index]
+    live = live[are_sound(live, is_open=True)]
+    symbols = np.zeros(len(carried), dtype=SYMBOL)
+    symbols["name"] = [name.encode() for name in carried]
+    symbols["pair"] = [name.partition("_")[0].encode() for name in carried]
+    symbols["status"] = lay.SYMBOL_TRADING
+    symbols["onboard_ms"] = [onboard_ms[name] for name in carried]
+    for name in ("price_decimals", "quantity_decimals"):
+        np.maximum.at(symbols[name], live["slot"], live[name])
+    for name, at in index.items():
+        symbols["trades_24h"][at] = latest[name, "1d"]["trade_count"] if (name, "1d") in latest else 0
+    pieces = _journaled(data_directory, index) if closed else ()
+    return State("journal", symbols, live, pieces, int(max(newest_ms, live["event_time"].max(initial=0))))
+
+
 def last_confirmed(data_directory: Path) -> dict[tuple[str, str], int]:
     """Return the open time of every series' newest confirmed bar, UTC ms; empty at a cold start.
 
@@ -150,23 +200,34 @@ def entries_at_rest(ring: Rows, tail: int, cursor: int) -> tuple[Rows, int, int]
     return copied[whole].view(KLINE).reshape(-1), max(end, cursor), lost
 
 
-def open_bars_at_rest(segment: Segment) -> Rows:
-    """Return the open bars of all workers, shape (n,), dtype KLINE.
+def _onboard_ms(data_directory: Path) -> dict[str, int]:
+    """Return when the listings that the archive holds began, UTC ms."""
+    path = names.archive_path(data_directory)
+    if not has_archive(path):
+        return {}
+    reader = ArchiveReader(path)
+    try:
+        return {series.symbol: series.onboard_ms for series in reader.series() if not series.retired}
+    finally:
+        reader.close()
 
-    A row that was being written is taken from the readable half, and `partial`.
-    """
-    layout = segment.layout
-    size = layout.slots * layout.intervals * ROW_BYTES
-    parts = []
-    for worker in range(layout.workers):
-        half = int(segment.block(layout.partition_offset(worker))[lay.B_GENERATION]) & 1
-        live = segment.region(layout.live_offset(worker), size).copy().view(KLINE)
-        published = segment.region(layout.half_offset(worker, half), size).copy().view(KLINE)
-        torn = (live["sequence"] & 1) != 0
-        live[torn] = published[torn]
-        live["flags"][torn] |= lay.FLAG_PARTIAL
-        parts.append(live[(live["sequence"] > 0) & (live["sequence"] & 1 == 0)])
-    return np.concatenate(parts)
+
+def _journaled(data_directory: Path, index: dict[str, int]) -> tuple[Rows, ...]:
+    """Return the closed bars that the journal still holds, `slot` by name."""
+    journal = Journal(names.journal_path(data_directory))
+    try:
+        blocks = [block for _, block in journal.read(0, _MOST_BLOCK_ROWS) if block is not None]
+    finally:
+        journal.close()
+    pieces = []
+    for block in blocks:
+        places = np.array([index.get(listing.name, -1) for listing in block.listings], dtype=np.int64)
+        owners = places[block.rows["slot"]]
+        kept = (owners >= 0) & are_sound(block.rows, is_open=False)
+        piece = block.rows[kept]
+        piece["slot"] = owners[kept]
+        pieces.append(piece)
+    return tuple(pieces)
 
 
 def _drain_log(segment: Segment, worker: int, journal: Journal, namer: Namer) -> tuple[int, int, int]:

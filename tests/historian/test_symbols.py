@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klshm.historian.symbols import SymbolBook, deal
+from klshm.historian.deal import deal
+from klshm.historian.symbols import SymbolBook
 from klshm.shm import layout as lay
 from klshm.shm.view import SymbolTable
 from tests.historian.support import listing

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from klshm.shm import layout as lay
 from klshm.shm.segment import create_segment
 from tests.support.engine import environment, launcher, refused
 from tests.support.processes import engine_processes, is_alive, wait_for
@@ -113,6 +114,7 @@ def test_a_machine_that_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.
     """Recovery needs a process; what it could not save stays."""
     monkeypatch.setenv("KLSHM_SHM_DIRECTORY", environment(tmp_path)["KLSHM_SHM_DIRECTORY"])
     left = create_segment("demo", make_layout(), b"{}")
+    left.words[lay.H_STATE] = lay.STATE_SERVING
     left.close()
     refuse = 'raise BlockingIOError(11, "Resource temporarily unavailable")'
     code, line = refused(tmp_path, first=f"import os\ndef refuse(): {refuse}\nos.fork = refuse")

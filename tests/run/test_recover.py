@@ -28,9 +28,10 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def leave(*, magic: int = lay.MAGIC) -> Path:
+def leave(*, magic: int = lay.MAGIC, state: int = lay.STATE_SERVING) -> Path:
     """Leave a segment behind, as an engine does that is killed."""
     segment = create_segment("left", make_layout(), b"{}")
+    segment.words[lay.H_STATE] = state
     segment.words[lay.H_MAGIC] = magic
     segment.close()
     return segment.path
@@ -60,6 +61,21 @@ def test_a_dead_segment_is_drained_and_removed(shared: Path) -> None:
     assert not path.exists()
     assert (shared / "data" / "journal").exists()
     assert len(os.listdir("/proc/self/fd")) == descriptors  # the launcher keeps nothing open
+
+
+def test_a_segment_that_never_served_is_no_source(shared: Path) -> None:
+    """It was being seeded when its start was cut off: rows in it may be half written."""
+    path = leave(state=lay.STATE_STARTING)
+    assert recover("left", shared / "data", keep=True) is None
+    assert not path.exists()
+    assert not (shared / "data" / "journal").exists()
+
+
+def test_what_a_dead_segment_held_is_kept_when_wanted(shared: Path) -> None:
+    leave()
+    held = recover("left", shared / "data", keep=True)
+    assert held is not None
+    assert (held.state.origin, len(held.state.symbols), held.clock) == ("segment", 0, None)
 
 
 def test_what_cannot_be_saved_stays(shared: Path) -> None:

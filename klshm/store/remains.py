@@ -1,0 +1,127 @@
+"""What a segment holds that nobody writes any more, copied out under names.
+
+Only rows that are whole and stand where their open time belongs are taken. A row of the live
+table that was being written is taken from the readable half, and `partial`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import numpy as np
+
+from klshm import intervals
+from klshm.shm import layout as lay
+from klshm.shm.layout import KLINE, ROW_BYTES, ROW_WORDS, SYMBOL
+from klshm.shm.segment import Segment
+from klshm.shm.view import read_clock
+from klshm.store.names import is_legal_symbol
+from klshm.store.state import CARRIED, State, are_sound, needed_times, symbol_names
+
+
+__all__ = ["LEAST_ROWS", "open_bars_at_rest", "remains"]
+
+Rows = np.ndarray[Any, Any]
+
+LEAST_ROWS: Final = 8
+"""Closed bars of each series that a snapshot holds at least: as many minutes as may still be amended."""
+
+
+def open_bars_at_rest(segment: Segment) -> Rows:
+    """Return the open bars of all workers, shape (n,), dtype KLINE.
+
+    A row that was being written is taken from the readable half, and `partial`.
+    """
+    layout = segment.layout
+    size = layout.slots * layout.intervals * ROW_BYTES
+    parts = []
+    for worker in range(layout.workers):
+        half = int(segment.block(layout.partition_offset(worker))[lay.B_GENERATION]) & 1
+        live = segment.region(layout.live_offset(worker), size).copy().view(KLINE)
+        published = segment.region(layout.half_offset(worker, half), size).copy().view(KLINE)
+        torn = (live["sequence"] & 1) != 0
+        live[torn] = published[torn]
+        live["flags"][torn] |= lay.FLAG_PARTIAL
+        parts.append(live[(live["sequence"] > 0) & (live["sequence"] & 1 == 0)])
+    return np.concatenate(parts)
+
+
+def remains(segment: Segment, *, whole: bool) -> State:
+    """Return what a segment holds; no process may write it any more.
+
+    Args:
+        segment: The segment.
+        whole: All of history; otherwise only what the open bars stand on.
+    """
+    layout = segment.layout
+    symbols, slots = _carried_symbols(segment)
+    index = np.full(1 << 16, -1, dtype=np.int64)
+    index[slots] = np.arange(len(slots))
+    live = open_bars_at_rest(segment)
+    kept = np.isin(live["interval"], layout.interval_codes) & (index[live["slot"]] >= 0)
+    live = live[kept & are_sound(live, is_open=True)]
+    live["slot"] = index[live["slot"]]
+    minutes = live["open_time"][live["interval"] == layout.interval_codes[0]]
+    minute_ms = int(minutes.max()) if len(minutes) else 0
+    names = tuple(intervals.name_of(code) for code in layout.interval_codes)
+    times = None if whole else needed_times(names, minute_ms, LEAST_ROWS)
+    closed = [
+        _history(segment, symbols, slots, mine, number, None if times is None else times[number])
+        for worker in range(layout.workers)
+        if len(mine := np.flatnonzero(symbols["worker"] == worker))
+        for number in range(layout.intervals)
+    ]
+    clock = read_clock(segment)
+    skew_ms = (clock.offset_ns + time.monotonic_ns() - time.time_ns()) // 1_000_000 if clock else 0
+    newest_ms = max(minute_ms, int(live["event_time"].max()) if len(live) else 0)
+    return State("segment", symbols, live, tuple(closed), newest_ms, skew_ms)
+
+
+def _carried_symbols(segment: Segment) -> tuple[Rows, Rows]:
+    """Return the rows of the symbols that are carried, and their slots."""
+    layout = segment.layout
+    table = segment.region(layout.symbols_offset, layout.max_symbols * lay.SYMBOL_BYTES)
+    count = int(segment.block(layout.historian_offset)[lay.B_SYMBOL_COUNT])
+    rows = table[: min(max(count, 0), layout.max_symbols) * lay.SYMBOL_WORDS].copy().view(SYMBOL)
+    # A row whose writer was killed is taken as it is: its name was written before it counted.
+    good = np.isin(rows["status"], CARRIED) & (rows["worker"] >= 0) & (rows["worker"] < layout.workers)
+    good &= (rows["local_slot"] >= 0) & (rows["local_slot"] < layout.slots)
+    good &= np.array([is_legal_symbol(name) for name in symbol_names(rows)], dtype=bool)
+    return rows[good], np.flatnonzero(good)
+
+
+def _history(
+    segment: Segment, symbols: Rows, slots: Rows, mine: Rows, number: int, times: Rows | None
+) -> Rows:
+    """Return the closed bars of one interval of one worker's symbols, shape (n,), dtype KLINE.
+
+    Args:
+        segment: The segment.
+        symbols: Its carried symbols.
+        slots: Their slots.
+        mine: Indices of those that this worker carries, not empty.
+        number: Index of the interval.
+        times: Open times wanted; None: all.
+    """
+    layout = segment.layout
+    worker = int(symbols["worker"][mine[0]])
+    depth, code = layout.history_rows[number], layout.interval_codes[number]
+    length, anchor = intervals.length_ms(intervals.name_of(code)), intervals.anchor_ms(intervals.name_of(code))
+    size = layout.slots * layout.history_rows_per_symbol * ROW_BYTES
+    history = segment.region(layout.history_offset(worker), size).reshape(-1, ROW_WORDS)
+    first = layout.history_row(0, number)
+    table = history[first : first + layout.slots * depth].reshape(layout.slots, depth, ROW_WORDS)
+    places = np.arange(depth) if times is None else (times[-depth:] - anchor) // length % depth
+    words = table[np.ix_(symbols["local_slot"][mine], places)]
+    rows: Rows = words.view(KLINE)[:, :, 0]
+    good = (rows["sequence"] > 0) & (rows["sequence"] & 1 == 0)
+    good &= (rows["interval"] == code) & (rows["slot"] == slots[mine, None])
+    good &= (rows["open_time"] - anchor) // length % depth == places
+    if times is not None:
+        good &= rows["open_time"] == times[-depth:]
+    owners = np.broadcast_to(mine[:, None], good.shape)[good]
+    taken: Rows = (words.reshape(-1, ROW_WORDS) if good.all() else words[good]).view(KLINE).reshape(-1)
+    taken["slot"] = owners
+    sound = are_sound(taken, is_open=False)
+    return taken if sound.all() else taken[sound]
