@@ -20,6 +20,7 @@ from klshm.config import Config
 from klshm.errors import KlshmError
 from klshm.role import Role
 from klshm.run.child import new_loop
+from klshm.run.notify import Notifier
 from klshm.run.status import status_line
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
@@ -67,6 +68,7 @@ class _Together:
         self._block = segment.block(segment.layout.launcher_offset)
         self._asked = asyncio.Event()
         self._clean = True
+        self._notifier = Notifier()
 
     async def run(self, duration_s: float | None, on_live: Callable[[], None], check: Callable[[], None]) -> bool:
         from klshm.historian.process import serve as serve_historian
@@ -82,12 +84,14 @@ class _Together:
         ]
         watch = loop.create_task(self._watch(duration_s, on_live, check), name="watch")
         asked = loop.create_task(self._asked.wait())
+        self._notifier.ready("connecting")
         waited: list[asyncio.Future[Any]] = [asked, watch, disk, *roles]
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         for role, future in ((self._worker, roles[0]), (self._historian, roles[1]), (self._persister, disk)):
             if future.done():
                 self._judge(role, future)
         self._segment.words[lay.H_STATE] = lay.STATE_DRAINING
+        self._notifier.stopping()
         await self._drain(roles, disk)
         asked.cancel()
         if watch.cancel():
@@ -158,14 +162,18 @@ class _Together:
         while True:
             now_s = time.monotonic()
             self._block[lay.B_HEARTBEAT_NS] = time.monotonic_ns()
+            self._notifier.alive()
             if live_s is None and int(self._worker.block[lay.B_ROLE_STATE]) == lay.ROLE_LIVE:
                 live_s = now_s
+                self._notifier.status("live")
                 on_live()
             if live_s is not None and duration_s is not None and now_s - live_s >= duration_s:
                 self._asked.set()
             if now_s >= status_s:
                 status_s += _STATUS_S
-                _log.info("%s", status_line(self._segment))
+                line = status_line(self._segment)
+                self._notifier.status(line)
+                _log.info("%s", line)
             try:
                 check()
             except KlshmError as error:

@@ -83,10 +83,11 @@ def test_a_manager_that_does_not_listen_costs_one_warning(tmp_path: Path, caplog
 
 @pytest.mark.e2e
 @pytest.mark.timeout(300)
-def test_a_launcher_is_ready_lives_and_stops_in_the_managers_eyes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "0"])
+def test_a_launcher_is_ready_lives_and_stops_in_the_managers_eyes(tmp_path: Path, workers: str) -> None:
     with exchange("--symbols", "4", "--rate", "50") as market, manager(str(tmp_path / "notify")) as listening:
         told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
-        with launcher(tmp_path, *addresses(market.port), "--workers", "1", **told) as running:
+        with launcher(tmp_path, *addresses(market.port), "--workers", workers, **told) as running:
             running.wait_live()
             wait_for(lambda: listening.look().count("WATCHDOG=1") > 5, explain=running.text)
             assert listening.told[:2] == ["READY=1", "STATUS=connecting"] and "STATUS=live" in listening.told
