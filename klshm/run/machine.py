@@ -12,7 +12,7 @@ from klshm.errors import UnsupportedPlatform
 
 __all__ = ["check_machine", "check_packages"]
 
-_MACHINES: Final = ("x86_64", "AMD64", "aarch64")
+_MACHINES: Final = ("x86_64", "AMD64")
 _PACKAGES: Final = (
     *("numba", "picows", "uvloop", "aiohttp", "aiohttp_socks", "python_socks"),
     *("msgspec", "orjson", "lmdb"),
@@ -32,7 +32,8 @@ def check_machine(system: str, machine: str) -> None:
     if not system.startswith("linux"):
         raise UnsupportedPlatform(f"klshm needs Linux (futex, pidfd, /dev/shm), this is {system}; run it on Linux")
     if machine not in _MACHINES:
-        raise UnsupportedPlatform(f"klshm was tested on x86_64 and aarch64, this is {machine}; run it on one of them")
+        # Historian, persister and commands read with NumPy, which knows no fences.
+        raise UnsupportedPlatform(f"klshm needs the memory order of x86_64, this is {machine}; run it on x86_64")
 
 
 def check_packages(names: Iterable[str] = _PACKAGES) -> None:

@@ -138,11 +138,11 @@ def test_a_python_without_the_packages(tmp_path: Path) -> None:
 
 def test_a_machine_that_cannot_run_it() -> None:
     check_machine("linux", "x86_64")
-    check_machine("linux", "aarch64")
     with pytest.raises(UnsupportedPlatform, match="needs Linux .* this is darwin; run it on Linux"):
         check_machine("darwin", "arm64")
-    with pytest.raises(UnsupportedPlatform, match="tested on x86_64 and aarch64, this is riscv64"):
-        check_machine("linux", "riscv64")
+    for machine in ("aarch64", "riscv64"):
+        with pytest.raises(UnsupportedPlatform, match=f"memory order of x86_64, this is {machine}"):
+            check_machine("linux", machine)
 
 
 @pytest.mark.parametrize("version", [(3, 10, 12), (3, 15, 0)])
