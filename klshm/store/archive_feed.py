@@ -16,6 +16,7 @@ from klshm.store.archive import Archive
 from klshm.store.batch import Batch, unite
 from klshm.store.intake import TAKE_ROWS, HistorianIntake
 from klshm.store.journal import Journal
+from klshm.store.place import Place
 from klshm.store.segment_rows import Namer, log_name, walk_history
 
 
@@ -52,6 +53,8 @@ class ArchiveFeed:
         self._breathe = breathe
         self._archive: Archive | None = None
         self._backfill: HistorianIntake | None = None
+        self._place = Place()
+        self._is_judged = False
         self._next_flush_s = self._next_prune_s = 0.0
         self.has_more = False
 
@@ -70,6 +73,9 @@ class ArchiveFeed:
             JournalError: If the journal could not be read or trimmed.
         """
         archive = self._open()
+        if not self._is_judged:
+            self._make_good(archive, journal)
+            self._is_judged = True
         if not archive.has_room():
             raise ArchiveError(
                 f"{archive.path}-wal has {archive.wal_bytes} bytes, expected at most {self._store.wal_limit_bytes}: a "
@@ -109,10 +115,17 @@ class ArchiveFeed:
     def close(self) -> None:
         """Close the archive; the next use opens it again."""
         archive, self._archive, self._backfill = self._archive, None, None
+        self._place = Place()
+        self._is_judged = False
         if archive is not None:
             archive.close()
 
     def _open(self) -> Archive:
+        if lost := self._place.lost():
+            raise ArchiveError(
+                f"{lost} was removed or replaced while in use; a new archive is made and gets what shared memory "
+                "holds, the next start fetches what is older"
+            )
         if self._archive is None:
             layout = self._segment.layout
             max_series = layout.max_symbols * layout.intervals
@@ -120,14 +133,12 @@ class ArchiveFeed:
             self._backfill = HistorianIntake(
                 self._segment, self._archive, self._namer, self._counters, self._block, self._role.crash
             )
+            self._place = Place(self._path, self._path.with_name(f"{self._path.name}-wal"))
         return self._archive
 
     def _flush(self, archive: Archive, journal: Journal) -> int:
         """Archive blocks of the journal, then delete them: in this order. Return how many."""
-        mark = archive.watermark
-        # A watermark from another journal, or from beyond this one's end, says nothing about its blocks.
-        same = mark is not None and mark[0] == journal.uuid and mark[1] < journal.next_sequence
-        blocks = journal.read(mark[1] if mark and same else 0, _FLUSH_ROWS)
+        blocks = journal.read(_archived_through(archive, journal), _FLUSH_ROWS)
         if not blocks:
             return 0
         batch = unite([block for _, block in blocks if block is not None])
@@ -137,6 +148,7 @@ class ArchiveFeed:
         archive.write(batch, watermark=(journal.uuid, newest))
         crash.passing("persister.archive_committed")
         if any(block is None for _, block in blocks):
+            log.error("damaged block in the journal journal=%s", journal.directory)
             self._owe_everything(journal)
         self._counters.add("trimmed_total", journal.trim(newest))
         crash.passing("persister.trimmed")
@@ -145,8 +157,15 @@ class ArchiveFeed:
         self._counters.set("archive_last_ms", time.time_ns() // 1_000_000)
         return len(blocks)
 
+    def _make_good(self, archive: Archive, journal: Journal) -> None:
+        """Let history be walked if blocks were trimmed that this file does not hold: it is new, or an older copy."""
+        archived, trimmed = _archived_through(archive, journal), journal.next_sequence - 1 - journal.blocks
+        if archived < trimmed:
+            log.warning("the archive lacks what the journal has trimmed archived=%d trimmed=%d", archived, trimmed)
+            self._owe_everything(journal)
+
     def _owe_everything(self, journal: Journal) -> None:
-        log.error("damaged block in the journal, all history will be walked journal=%s", journal.directory)
+        log.warning("all history in shared memory will be walked for the archive")
         journal.append((), self._segment.uuid, owed_walks=map(log_name, range(self._segment.layout.workers)))
 
     def _walk_owed(self, archive: Archive, journal: Journal) -> int:
@@ -171,3 +190,11 @@ class ArchiveFeed:
         for interval, days in self._store.retention_days.items():
             self._counters.add("pruned_total", archive.prune(interval, now_ms - days * _DAY_MS))
         self._next_prune_s = time.monotonic() + _PRUNE_EVERY_S
+
+
+def _archived_through(archive: Archive, journal: Journal) -> int:
+    """Return the sequence up to which the archive holds the journal's blocks."""
+    mark = archive.watermark
+    # A watermark from another journal, or from beyond this one's end, says nothing about its blocks.
+    same = mark is not None and mark[0] == journal.uuid and mark[1] < journal.next_sequence
+    return mark[1] if mark and same else 0

@@ -27,6 +27,7 @@ from klshm.store.archive_feed import ArchiveFeed
 from klshm.store.intake import TAKE_ROWS, LogIntake
 from klshm.store.journal import Journal
 from klshm.store.open_bars import OpenBars
+from klshm.store.place import Place
 from klshm.store.segment_rows import Namer, interval_names
 from klshm.store.trouble import Step
 
@@ -70,6 +71,7 @@ class Persister:
         self._open_bars = OpenBars(self._segment, self._namer, role.config.store)
         self._interval_names = interval_names(self._segment)
         self._journal: Journal | None = None
+        self._journal_place = Place()
         self._logs: LogIntake | None = None
         self._archive = ArchiveFeed(role, self._namer, self._counters, self._breathe)
         self._journal_step = Step("journal", ALARM_JOURNAL, role, self._counters, self._drop_journal)
@@ -203,8 +205,14 @@ class Persister:
     # Opening and dropping files
 
     def _open_journal(self) -> LogIntake:
+        if lost := self._journal_place.lost():
+            raise JournalError(
+                f"{lost} was removed or replaced while in use; a new journal is made and gets what shared memory holds"
+            )
         if self._logs is None:
-            journal = self._journal = Journal(names.journal_path(self._directory))
+            path = names.journal_path(self._directory)
+            journal = self._journal = Journal(path)
+            self._journal_place = Place(path / "data.mdb")
             journal.forget_segments(self._segment.uuid)
             self._logs = LogIntake(self._segment, journal, self._namer, self._counters, self._role.crash)
             self._open_bars.forget()
@@ -212,5 +220,6 @@ class Persister:
 
     def _drop_journal(self) -> None:
         journal, self._journal, self._logs = self._journal, None, None
+        self._journal_place = Place()
         if journal is not None:
             journal.close()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -354,3 +355,46 @@ def test_retention_prunes(make_engine: Callable[..., Engine]) -> None:
     reader = ArchiveReader(names.archive_path(engine.directory))
     assert reader.read_series("BTCUSDT", "1m")["open_time"].tolist() == [new]
     reader.close()
+
+
+# -- files taken away while they are open ---------------------------------------------------------------
+
+
+def take_away(path: Path, how: str) -> None:
+    """Remove a file or directory, or put another in its place."""
+    aside = path.with_name(f"{path.name}.aside")
+    path.rename(aside)
+    if how == "replaced" and aside.is_file():
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("what", ["klines.db", "klines.db-wal", "journal", "."])
+def test_what_is_taken_away_is_made_again_from_shared_memory(engine: Engine, what: str, how: str) -> None:
+    taken = engine.directory / what if what != "." else engine.directory
+    engine.log(minutes(0, 40), 0)
+    with serving(engine) as served:
+        served.until(lambda: archived(engine, "BTCUSDT") == list(range(40)))
+        served.until(lambda: served.counters.get("trimmed_total"))
+        take_away(taken, how)
+        served.until(lambda: served.counters.get("alarm"))
+        length = int(served.role.block[lay.B_ERROR_LENGTH])
+        assert b"was removed or replaced while in use" in served.role.block[lay.B_ERROR_TEXT :].tobytes()[:length]
+        engine.log(minutes(40, 60), 0)
+        served.until(lambda: archived(engine, "BTCUSDT") == list(range(60)))
+        served.until(lambda: served.counters.get("alarm") == 0)
+    assert archived(engine, "BTCUSDT") == list(range(60))
+
+
+def test_an_older_copy_of_the_archive_gets_what_was_trimmed_since(engine: Engine) -> None:
+    archive, copy = names.archive_path(engine.directory), engine.directory / "copy.db"
+    engine.log(minutes(0, 20), 0)
+    with serving(engine) as served:
+        served.until(lambda: served.counters.get("trimmed_total"))
+    copy.write_bytes(archive.read_bytes())
+    engine.log(minutes(20, 50), 0)
+    with serving(engine) as served:
+        served.until(lambda: archived(engine, "BTCUSDT") == list(range(50)))
+    copy.rename(archive)
+    with serving(engine) as served:
+        served.until(lambda: archived(engine, "BTCUSDT") == list(range(50)))
