@@ -147,15 +147,18 @@ def read_snapshot(path: Path) -> SnapshotFile:
 
 
 def _encode(instance: str, names: tuple[str, ...], state: State) -> bytes:
+    # What a reader would refuse is not worth a file that is refused.
+    live = state.live[are_sound(state.live, is_open=True)]
     closed = np.concatenate((np.empty(0, dtype=KLINE), *state.closed))
+    closed = closed[are_sound(closed, is_open=False)]
     label = instance.encode() + bytes(intervals.code_of(name) for name in names)
-    counts = len(state.symbols), len(state.live), len(closed)
+    counts = len(state.symbols), len(live), len(closed)
     body = b"".join(
         (
             _BODY.pack(state.time_ms, state.skew_ms, *counts, len(instance.encode()), len(names)),
             label + bytes(-len(label) % 8),
-            np.ascontiguousarray(state.symbols).tobytes(),
-            np.ascontiguousarray(state.live).tobytes(),
+            state.symbols.tobytes(),
+            live.tobytes(),
             closed.tobytes(),
         )
     )
