@@ -30,10 +30,8 @@ class Place:
         for path in self._paths:
             found = _identity(path)
             if found is not None:
-                before = self._seen.setdefault(path, found)
-            else:
-                before = self._seen.get(path)
-            if found != before:
+                self._seen.setdefault(path, found)
+            if found != self._seen.get(path):
                 return path
         return None
 
