@@ -1,0 +1,83 @@
+"""Every role, the launcher and all at once killed at any instant: no bar is missing, wrong or there twice.
+
+One simulated exchange lives on while engine after engine is killed over the same data directory. By
+default some 25 processes die; with `KLSHM_LONG=1` it goes on until 200 have, and what was found is written to
+bench/results/kill-matrix.json. `KLSHM_SEED` repeats a run's decisions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fault.matrix import POINTS, WORKERS, M, Matrix
+from tests.support.exchange import exchange
+from tests.support.processes import PROJECT
+
+
+IS_LONG = bool(os.environ.get("KLSHM_LONG"))
+KILLS = 200 if IS_LONG else 25
+RESULTS = PROJECT / "bench" / "results" / "kill-matrix.json"
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(7200 if IS_LONG else 900)]
+
+
+def plans(chance: random.Random) -> list[tuple[list[str], int]]:
+    """Return what the roles of the next two engines die of: every point once, in a new order, and at which passing."""
+    halves: list[list[str]] = [[], []]
+    for names in POINTS.values():
+        drawn = chance.sample(names, len(names))
+        for index, name in enumerate(drawn):
+            halves[index * 2 // len(drawn)].append(name)
+    # Backfill comes with the start only: a life that waits for it must be an early one.
+    return [(sorted(half, key=lambda name: "backfill" not in name), 1) for half in halves]
+
+
+def die_at_points(matrix: Matrix, points: list[str], after_n: int) -> None:
+    """Let the roles of one engine die at points, kill one at random, then the engine as a whole."""
+    deaths = sum(WORKERS if point.startswith("worker.") else 1 for point in points)
+    with matrix.engine(points, after_n) as running:
+        # Bars close at a minute's end only: a role may need two of them to come to all its points.
+        matrix.wait_deaths(running, deaths, 2.2 * M / 1000)
+        matrix.check_confirmed()
+        matrix.kill_one(running, matrix.random.choice(("worker", "historian", "persister")))
+        matrix.random.choice((matrix.kill_launcher, matrix.kill_all))(running)
+
+
+def die_at_random(matrix: Matrix, kills: int) -> None:
+    """Kill roles at random instants, wait for every bar, stop in order."""
+    with matrix.engine() as running:
+        matrix.wait_complete(running)
+        for _ in range(kills):
+            matrix.kill_one(running, matrix.random.choice(("worker", "historian", "persister")))
+            matrix.check_confirmed()
+        matrix.wait_complete(running)
+        assert running.stop() == 0, running.text()
+        matrix.check_confirmed()
+
+
+def test_nothing_is_lost_whatever_is_killed(tmp_path: Path) -> None:
+    seed = int(os.environ.get("KLSHM_SEED") or time.time_ns() % 1_000_000)
+    print(f"KLSHM_SEED={seed}")
+    options = ("--symbols", "6", "--rate", "60", "--seed", str(seed), "--history-days", "80", "--start-at")
+    with (
+        exchange(*options, "2026-11-20T11:59:25Z") as market,
+        tempfile.TemporaryDirectory(prefix="klshm-test-", dir="/dev/shm") as shared,
+    ):
+        matrix = Matrix(market, tmp_path, Path(shared), random.Random(seed))
+        while matrix.kills.total() < KILLS:
+            for points, after_n in plans(matrix.random):
+                die_at_points(matrix, points, after_n)
+            die_at_random(matrix, 2)
+    print(f"kills {dict(matrix.kills)} audits {matrix.audits} bars {matrix.bars}")
+    assert {"worker", "persister", "historian"} < set(matrix.kills)
+    assert matrix.bars > 0
+    if IS_LONG:
+        found = {"seed": seed, "kills": dict(matrix.kills), "audits": matrix.audits, "bars_compared": matrix.bars}
+        RESULTS.write_text(json.dumps({**found, "missing": 0, "wrong": 0, "twice": 0}, indent=2) + "\n")
