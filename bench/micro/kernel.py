@@ -12,12 +12,13 @@ from typing import Any, Final
 import numpy as np
 
 from bench.support.figures import print_figures
-from bench.support.market import PRICE_DECIMALS, QUANTITY_DECIMALS, Trades, warm_up
+from bench.support.market import BEGIN_MS, PRICE_DECIMALS, QUANTITY_DECIMALS, Trades, warm_up
 from klshm.core.engine import Engine, partition_layout
 from klshm.shm import layout as lay
+from klshm.shm.segment import Segment
 
 
-__all__ = ["SYMBOLS", "TRADES", "filled_engine", "live_rows", "measure"]
+__all__ = ["SYMBOLS", "TRADES", "filled_engine", "filled_market", "live_rows", "measure"]
 
 SYMBOLS: Final = 600
 TRADES: Final = 100_000
@@ -31,6 +32,18 @@ def filled_engine(symbols: int) -> Engine:
     engine = Engine(np.zeros(layout.total_bytes // 8, dtype=np.int64), layout)
     for events, now_ms in warm_up(symbols):
         engine.apply(events, now_ms)
+    return engine
+
+
+def filled_market(segment: Segment, trades: int = 10_000) -> Engine:
+    """Let every symbol of a segment with one worker have bars, published; return the engine that made them."""
+    layout = segment.layout
+    engine = Engine(segment.words, layout)
+    for events, now_ms in warm_up(layout.slots):
+        engine.apply(events, now_ms)
+    engine.apply(Trades.make(trades, layout.slots, 4_000).events(), BEGIN_MS + 5_000)
+    engine.publish(time.monotonic_ns())
+    engine.publish(time.monotonic_ns())
     return engine
 
 
