@@ -72,15 +72,10 @@ class ArchiveFeed:
             ArchiveError: If nothing could be stored, or the WAL is beyond its limit.
             JournalError: If the journal could not be read or trimmed.
         """
-        archive = self._open()
+        archive = self._ready()
         if not self._is_judged:
             self._make_good(archive, journal)
             self._is_judged = True
-        if not archive.has_room():
-            raise ArchiveError(
-                f"{archive.path}-wal has {archive.wal_bytes} bytes, expected at most {self._store.wal_limit_bytes}: a "
-                "reader keeps an old snapshot open; end it. Closed bars wait in the journal until then"
-            )
         stored = self._backfill.take() if self._backfill is not None else 0
         self.has_more = stored >= TAKE_ROWS
         if now or time.monotonic() >= self._next_flush_s:
@@ -95,8 +90,12 @@ class ArchiveFeed:
         return stored
 
     def write_open(self, batch: Batch) -> int:
-        """Store open bars, which give way to any closed one; return how many."""
-        self._open().write(batch)
+        """Store open bars, which give way to any closed one; return how many.
+
+        Raises:
+            ArchiveError: If nothing could be stored, or the WAL is beyond its limit.
+        """
+        self._ready().write(batch)
         return len(batch)
 
     @property
@@ -119,6 +118,16 @@ class ArchiveFeed:
         self._is_judged = False
         if archive is not None:
             archive.close()
+
+    def _ready(self) -> Archive:
+        """Return the archive, open and with room in its WAL."""
+        archive = self._open()
+        if not archive.has_room():
+            raise ArchiveError(
+                f"{archive.path}-wal has {archive.wal_bytes} bytes, expected at most {self._store.wal_limit_bytes}: a "
+                "reader keeps an old snapshot open; end it. Closed bars wait in the journal until then"
+            )
+        return archive
 
     def _open(self) -> Archive:
         if lost := self._place.lost():

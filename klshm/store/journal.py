@@ -247,6 +247,8 @@ class Journal:
             raise journal_file.described(self.directory, error) from error
 
     def _grow(self) -> None:
+        if self._environment.reader_check():
+            return  # what a dead process was reading may be used again, and may be room enough
         size = 2 * self._environment.info()["map_size"]
         if size > _MAX_MAP_BYTES:
             raise JournalError(
