@@ -194,10 +194,7 @@ class Archive:
 
     def _mark(self, key: str) -> Mark | None:
         found = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        if found is None:
-            return None
-        uuid, _, number = str(found[0]).rpartition(":")
-        return uuid, int(number)
+        return None if found is None else schema.parse_mark(found[0])
 
     def _set_meta(self, key: str, value: Any) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

@@ -173,10 +173,7 @@ class ArchiveReader:
         """Return `watermark` or `historian_cursor`: the uuid of the source and a position in it."""
         with _described(self.path):
             found = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        if found is None:
-            return None
-        uuid, _, position = str(found[0]).rpartition(":")
-        return uuid, int(position)
+        return None if found is None else schema.parse_mark(found[0])
 
     def _find(self, symbol: str, interval: str) -> Series | None:
         query = f"{_SERIES} WHERE symbol = ? AND interval = ? AND retired = 0"

@@ -33,6 +33,7 @@ __all__ = [
     "connect",
     "create_table_sql",
     "describe",
+    "parse_mark",
     "pragmas",
     "stored_version",
     "upsert_sql",
@@ -158,6 +159,12 @@ def stored_version(connection: sqlite3.Connection, path: Path) -> int | None:
             "use the klshm that wrote it, or move the file away"
         )
     return found[0]
+
+
+def parse_mark(value: object) -> tuple[str, int] | None:
+    """Return the uuid and the position that a stored mark names; None if it is none: work is then repeated."""
+    uuid, _, position = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    return (uuid, int(position)) if uuid and position.isascii() and position.isdigit() else None
 
 
 def create_table_sql(table: str) -> str:
