@@ -64,13 +64,15 @@ def _snapshot(options: argparse.Namespace) -> int:
 
 def _state_of(reader: Reader, cut: Snapshot) -> Any:
     """Return what a running engine knows: its open bars, and the closed ones that they stand on."""
+    from klshm.store.names import is_legal_symbol
     from klshm.store.remains import LEAST_ROWS
     from klshm.store.state import CARRIED, State, needed_times, symbol_names
 
     table = reader.source.table.rows()
     table = table[np.isin(table["status"], CARRIED)]
     place = {name: index for index, name in enumerate(cut.symbols)}
-    table = table[[name in place for name in symbol_names(table)]]  # what was listed since has no bar in the cut
+    # What was listed since has no bar in the cut.
+    table = table[[name in place and is_legal_symbol(name) for name in symbol_names(table)]]
     live = [np.empty(0, dtype=cut.rows.dtype)]
     closed = []
     for index, name in enumerate(symbol_names(table)):

@@ -1,5 +1,7 @@
 """The data service without an engine: what the archive lacks is fetched and stored, then it ends.
 
+At its end it leaves the snapshot that the next start of an engine goes on from.
+
 Every page of every series is looked up in the archive first, so a run that was cut off, or
 repeated, goes on where the last one ended.
 """
@@ -28,6 +30,7 @@ from klshm.exchange.offset import exchange_offset_ns
 from klshm.exchange.rest import RestClient
 from klshm.historian.archived import Archived
 from klshm.historian.source import PAGE_ROWS, RowSource
+from klshm.historian.start_file import write_start_file
 from klshm.historian.symbols import Entry
 from klshm.historian.tasks import missing_range
 from klshm.shm import layout as lay
@@ -138,6 +141,9 @@ async def fetch_history(config: Config, path: Path, wish: Wish, progress: Callab
             await run.all(_entries(listings), wish, connections)
         finally:
             run.close()
+        names = tuple(config.klines.intervals)
+        skew_ms = now_ms() - time.time_ns() // 1_000_000
+        write_start_file(path, config.instance, names, listings, now_ms(), skew_ms)
         run.outcome.requests = client.requests
         run.outcome.weight = sum(client.weights.values())
     run.outcome.duration_s = time.monotonic() - began_s

@@ -160,17 +160,18 @@ class Resume:
 
     def _known_symbols(self, states: list[State], now_ms: int) -> list[Any]:
         """Return what was carried last; the best source says who, any other what it does not know of them."""
-        base = states[:1] if self._found is not None else []
-        base = base or sorted(states, key=lambda state: -state.time_ms)[:1]
+        unnamed = [state for state in states if state.origin != "named snapshot"]
+        base = [state for state in states if state.origin == "segment"]
+        base = base or sorted(unnamed, key=lambda state: -state.time_ms)[:1]
         if base and base[0].time_ms < now_ms - _OLDEST_MS:
             base = []
-        base += [state for state in states if state.origin == "named snapshot" and state not in base]
+        base += [state for state in states if state.origin == "named snapshot"]
         known: dict[str, Any] = {}
         for state in (*base, *states):
             for name, row in zip(symbol_names(state.symbols), state.symbols, strict=True):
                 if name not in known and state in base:
                     known[name] = row.copy()
-                elif name in known and known[name]["contract"] == _UNKNOWN:
+                elif name in known and _is_better(row, known[name]):
                     known[name] = row.copy()
         # The continuous stream goes by pair and contract: without them the exchange's list must come first.
         named_only = self._config.exchange.official_stream == "continuousKline"
@@ -255,6 +256,11 @@ def keep_state(config: Config, segment: Segment, directory: Path) -> None:
 def _any_contract(config: ExchangeConfig) -> ExchangeConfig:
     """Return the configuration that takes what the table does not tell the contract type of."""
     return dataclasses.replace(config, contract_types=[*config.contract_types, lay.CONTRACT_NAMES[_UNKNOWN]])
+
+
+def _is_better(row: Any, known: Any) -> bool:
+    """Return whether a row tells the contract of the same listing that another one only names."""
+    return bool(known["contract"] == _UNKNOWN != row["contract"] and row["onboard_ms"] == known["onboard_ms"])
 
 
 def _name(row: Any) -> str:
