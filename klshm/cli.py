@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from klshm.commands import audit, backfill, config, fsck, layout, market, snapshot, status, top
+from klshm.commands import audit, backfill, config, doctor, fsck, layout, market, snapshot, status, top
 from klshm.commands.output import accept_any_name
 from klshm.errors import KlshmError
 from klshm.version import __version__
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--version", action="version", version=f"klshm {__version__}")
     _add_common(parser, is_top=True)
     nouns = parser.add_subparsers(dest="noun", required=True, metavar="NOUN")
-    for command in (status, market, top, snapshot, audit, fsck, backfill, layout, config):
+    for command in (status, market, top, snapshot, audit, fsck, doctor, backfill, layout, config):
         command.add(nouns)
     for noun in nouns.choices.values():
         _add_common(noun, is_top=False)

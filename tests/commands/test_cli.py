@@ -17,7 +17,7 @@ def test_help_of_every_noun(run: Run) -> None:
     top = run("--help")
     assert top.code == 0 and "exit codes: 0 ok, 1 error" in " ".join(top.out.split())
     nouns = re.findall(r"^    (\w+) ", top.out, re.MULTILINE)
-    expected = "status symbols live history closed top snapshot audit fsck backfill layout config"
+    expected = "status symbols live history closed top snapshot audit fsck doctor backfill layout config"
     assert nouns == expected.split()
     for noun in nouns:
         assert "--json" in run(noun, "--help").out
