@@ -11,27 +11,33 @@ from __future__ import annotations
 import mmap
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from bench.baselines.plain_stack import run_plain_stack
 from bench.support.figures import print_figures
-from bench.support.market import QUANTITY_DECIMALS, Trades
+from bench.support.market import QUANTITY_DECIMALS, Trades, names
 from bench.support.stage import child, cores, make_layout, run_worker, segment_of, wait_for
 from bench.support.wire import accept_subscriber, framed
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 
 
-__all__ = ["intake_per_s", "measure"]
+__all__ = ["intake_per_s", "klshm_worker", "measure"]
+
+Work = Callable[[Segment, int, int], None]
 
 _SYMBOLS: Final = 200
 _SEND_BYTES: Final = 65_536
 _SPREAD_MS: Final = 5_000
 """The event time of a burst; it lies before the exchange's clock."""
 _TRADES_PER_KLINE: Final = 10
+_READY: Final = 64
+"""First of the marks that say which senders are ready; before them, when each began."""
 
 
 def measure(quick: bool) -> dict[str, float]:
@@ -41,54 +47,80 @@ def measure(quick: bool) -> dict[str, float]:
         quick: Fewer messages.
     """
     trades = 120_000 if quick else 400_000
-    klshm = intake_per_s(trades, _SYMBOLS, lambda segment, port: run_worker(segment))
-    plain = intake_per_s(trades // 10, _SYMBOLS, run_plain_stack)
+    klshm = intake_per_s(trades, _SYMBOLS, klshm_worker)
+    plain = intake_per_s(trades // 10, _SYMBOLS, lambda segment, worker, port: run_plain_stack(segment, port))
     return {"messages_per_s": klshm, "plain_stack_per_s": plain}
 
 
-def intake_per_s(count: int, symbols: int, work: Callable[[Segment, int], None]) -> float:
-    """Return how many messages a second a worker takes.
+def klshm_worker(segment: Segment, worker: int, port: int) -> None:
+    """Serve one of klshm's workers for ever; it finds the port in the segment's configuration."""
+    run_worker(segment, worker)
+
+
+def intake_per_s(
+    count: int,
+    symbols: int,
+    work: Work,
+    *,
+    workers: int = 1,
+    history_rows: int = 96,
+    readers: Sequence[Callable[[Segment], None]] = (),
+) -> float:
+    """Return how many messages a second the workers take together.
 
     Args:
-        count: Trades; kline frames come on top.
-        symbols: Over how many symbols.
-        work: The worker; takes the segment and the port of the stream.
+        count: Trades of each worker; kline frames come on top.
+        symbols: Of each worker.
+        work: A worker; takes the segment, its number and the port of the stream.
+        workers: How many, each with a connection and a sender of its own.
+        history_rows: Closed bars kept per series.
+        readers: What further processes do meanwhile.
     """
     trades = Trades.make(count, symbols, _SPREAD_MS)
-    payloads = trades.payloads(max(1, _SPREAD_MS * symbols * _TRADES_PER_KLINE // count))
-    stream = b"".join(map(framed, payloads))
+    layout = make_layout(symbols * workers, workers=workers, history_rows=history_rows)
+    every_ms = max(1, _SPREAD_MS * symbols * _TRADES_PER_KLINE // count)
+    titles = [names(symbols * workers)[worker::workers] for worker in range(workers)]
+    payloads = [trades.payloads(every_ms, title) for title in titles]
+    streams = [b"".join(map(framed, mine)) for mine in payloads]
     marks = np.frombuffer(mmap.mmap(-1, 4096), dtype=np.int64)
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    sender_core, worker_core = cores()
-    with (
-        segment_of(make_layout(symbols), port) as segment,
-        child(lambda: _send(listener, stream, 2 * symbols, marks), sender_core),
-        child(lambda: work(segment, port), worker_core),
-    ):
-        wait_for(lambda: marks[0], "the worker subscribes")
-        ids = _live(segment)["last_agg_id"][:, 0]
-        newest = _newest_ids(trades)
-        wait_for(lambda: np.array_equal(ids, newest), "the last trades are visible")
-        elapsed_ns = time.monotonic_ns() - int(marks[0])
-        _check(_live(segment), trades)
-    listener.close()
-    return len(payloads) / elapsed_ns * 1e9
+    sender_core, worker_core = cores() if workers == 1 else (None, None)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = listener.getsockname()[1]
+        segment = stack.enter_context(segment_of(layout, port))
+        for worker in range(workers):
+            send = partial(_send, listener, streams, 2 * symbols, marks, workers)
+            stack.enter_context(child(send, sender_core))
+            stack.enter_context(child(partial(work, segment, worker, port), worker_core))
+        for reader in readers:
+            stack.enter_context(child(partial(reader, segment)))
+        wait_for(lambda: marks[:workers].all(), "the workers subscribe")
+        newest, ids = _newest_ids(trades), [_live(segment, worker)["last_agg_id"][:, 0] for worker in range(workers)]
+        wait_for(lambda: all(np.array_equal(each, newest) for each in ids), "the last trades are visible")
+        elapsed_ns = time.monotonic_ns() - int(marks[:workers].min())
+        for worker in range(workers):
+            _check(_live(segment, worker), trades)
+    return sum(map(len, payloads)) / elapsed_ns * 1e9
 
 
-def _send(listener: socket.socket, stream: bytes, streams: int, marks: Any) -> None:
-    connection = accept_subscriber(listener, streams)
+def _send(listener: socket.socket, streams: list[bytes], expected: int, marks: Any, senders: int) -> None:
+    """Send the stream of whichever worker connects; all senders begin together."""
+    connection, asked = accept_subscriber(listener, expected)
+    number = next(index for index, stream in enumerate(streams) if asked[0].split("@")[0].encode() in stream)
     time.sleep(1.0)  # let the worker finish what belongs to its start
-    view = memoryview(stream)
-    marks[0] = time.monotonic_ns()
+    marks[_READY + number] = 1
+    while not marks[_READY : _READY + senders].all():
+        time.sleep(0.001)
+    view = memoryview(streams[number])
+    marks[number] = time.monotonic_ns()
     for at in range(0, len(view), _SEND_BYTES):
         connection.sendall(view[at : at + _SEND_BYTES])
     time.sleep(3600)
 
 
-def _live(segment: Segment) -> Any:
+def _live(segment: Segment, worker: int) -> Any:
     layout = segment.layout
-    rows = segment.region(layout.live_offset(0), layout.slots * layout.intervals * lay.ROW_BYTES)
+    rows = segment.region(layout.live_offset(worker), layout.slots * layout.intervals * lay.ROW_BYTES)
     return rows.view(lay.KLINE).reshape(layout.slots, layout.intervals)
 
 

@@ -86,7 +86,7 @@ def latencies_us(rate: int, seconds: float, work: Work, seen: Seen, busy_poll: b
             child(lambda: work(segment, port), worker_core),
         ):
             pin(observer_core)
-            connection = accept_subscriber(listener, 0 if work is run_bare_recv else 2 * symbols)
+            connection, _ = accept_subscriber(listener, 0 if work is run_bare_recv else 2 * symbols)
             time.sleep(1.0)  # let the worker finish what belongs to its start
             set_clock(segment, BEGIN_MS)
             latencies = _send_and_look(connection, frames, rate, seen(segment, trades, frames))

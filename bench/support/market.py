@@ -123,13 +123,14 @@ class Trades:
             "taker_buy_volume": np.add.reduceat(quantity * (1 - self.is_maker[order]), starts),
         }
 
-    def payloads(self, kline_every_ms: int = 0) -> list[bytes]:
+    def payloads(self, kline_every_ms: int = 0, title: list[str] | None = None) -> list[bytes]:
         """Return the frames' payloads as the exchange writes them.
 
         Args:
             kline_every_ms: After so long each symbol that traded meanwhile gets its kline frame; 0: none.
+            title: The symbols' names; None: those of `names`.
         """
-        title, out = names(self.symbols), []
+        title, out = title or names(self.symbols), []
         lower = [name.lower() for name in title]
         frames = _KlineFrames(title)
         due_ms = int(self.time_ms[0]) + kline_every_ms

@@ -22,7 +22,7 @@ def framed(payload: bytes) -> bytes:
     return struct.pack(">BBH", 0x81, 126, len(payload)) + payload
 
 
-def accept_subscriber(listener: socket.socket, streams: int) -> socket.socket:
+def accept_subscriber(listener: socket.socket, streams: int) -> tuple[socket.socket, list[str]]:
     """Accept a connection, shake hands and acknowledge subscriptions.
 
     Args:
@@ -30,7 +30,7 @@ def accept_subscriber(listener: socket.socket, streams: int) -> socket.socket:
         streams: So many streams are waited for.
 
     Returns:
-        The connection, blocking and without delay.
+        The connection, blocking and without delay, and the names of the streams.
 
     Raises:
         ConnectionError: If the other side goes away.
@@ -38,14 +38,14 @@ def accept_subscriber(listener: socket.socket, streams: int) -> socket.socket:
     connection, _ = listener.accept()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _shake_hands(connection)
-    subscribed = 0
-    while subscribed < streams:
+    subscribed: list[str] = []
+    while len(subscribed) < streams:
         opcode, payload = _read_frame(connection)
         if opcode == 1:
             message = json.loads(payload)
-            subscribed += len(message.get("params", []))
+            subscribed += message.get("params", [])
             connection.sendall(framed(json.dumps({"result": None, "id": message["id"]}).encode()))
-    return connection
+    return connection, subscribed
 
 
 def _shake_hands(connection: socket.socket) -> None:
