@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.support.figures import percentiles, print_figures
-from bench.support.stage import child, cores, make_layout, pin, segment_of, wait_for
+from bench.support.stage import child, cores, make_layout, pinned, segment_of, wait_for
 from klshm.shm import futex
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
@@ -49,8 +49,7 @@ def _times_us(rounds: int, wait: Callable[[Segment, int], None]) -> Any:
                 wait(segment, number - 1)
                 seen_ns[number] = time.monotonic_ns()
 
-        with child(follow, reader_core):
-            pin(writer_core)
+        with child(follow, reader_core), pinned(writer_core):
             for number in range(1, rounds + 1):
                 # The reader has to fall asleep between two wakes, at a moment unknown to its timer.
                 time.sleep(_PAUSE_S + number % 10 / 10_000)

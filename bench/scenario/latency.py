@@ -25,7 +25,7 @@ from bench.baselines.bare_recv import RECEIVED_WORD, run_bare_recv
 from bench.baselines.plain_stack import run_plain_stack
 from bench.support.figures import percentiles
 from bench.support.market import BEGIN_MS, Trades
-from bench.support.stage import child, cores, make_layout, pin, run_worker, segment_of, set_clock
+from bench.support.stage import child, cores, make_layout, pinned, run_worker, segment_of, set_clock
 from bench.support.wire import accept_subscriber, framed
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
@@ -84,8 +84,8 @@ def latencies_us(rate: int, seconds: float, work: Work, seen: Seen, busy_poll: b
         with (
             segment_of(make_layout(symbols), port, busy_poll=busy_poll) as segment,
             child(lambda: work(segment, port), worker_core),
+            pinned(observer_core),
         ):
-            pin(observer_core)
             connection, _ = accept_subscriber(listener, 0 if work is run_bare_recv else 2 * symbols)
             time.sleep(1.0)  # let the worker finish what belongs to its start
             set_clock(segment, BEGIN_MS)

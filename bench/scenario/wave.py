@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.support.figures import print_figures
 from bench.support.market import BEGIN_MS, INTERVALS, Trades, warm_up
-from bench.support.stage import child, cores, make_layout, pin, segment_of, wait_for
+from bench.support.stage import child, cores, make_layout, pinned, segment_of, wait_for
 from klshm.core.engine import Engine
 from klshm.core.events import EVENT, TICK
 from klshm.shm import futex
@@ -37,8 +37,8 @@ def measure(quick: bool) -> dict[str, float]:
         quick: Fewer engines.
     """
     reader_core, worker_core = cores()
-    pin(worker_core)
-    waves_ms = [wave_ns(_SYMBOLS, reader_core) / 1e6 for _ in range(5 if quick else 20)]
+    with pinned(worker_core):
+        waves_ms = [wave_ns(_SYMBOLS, reader_core) / 1e6 for _ in range(5 if quick else 20)]
     return {"wave_ms": float(np.median(waves_ms)), "worst_ms": max(waves_ms)}
 
 

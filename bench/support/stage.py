@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,15 +16,16 @@ import numpy as np
 
 from bench.support.market import BEGIN_MS, INTERVALS, PRICE_DECIMALS, QUANTITY_DECIMALS, names
 from klshm.config import Config, ExchangeConfig, RunConfig
-from klshm.config.settings import to_json
+from klshm.config.settings import from_json, to_json
 from klshm.intervals import code_of
 from klshm.role import Role
+from klshm.run.child import die_with, run_role
 from klshm.shm import layout as lay
 from klshm.shm.layout import Layout
 from klshm.shm.segment import Segment, create_segment
 
 
-__all__ = ["child", "cores", "make_layout", "pin", "run_worker", "segment_of", "set_clock", "show_life", "wait_for"]
+__all__ = ["child", "cores", "make_layout", "pinned", "run_worker", "segment_of", "set_clock", "show_life", "wait_for"]
 
 _PATIENCE_S: Final = 60.0
 
@@ -109,9 +111,6 @@ def _list_symbols(segment: Segment) -> None:
 
 def run_worker(segment: Segment, worker: int = 0) -> None:
     """Serve a worker in this process for ever, as a launcher's child does."""
-    from klshm.config.settings import from_json
-    from klshm.run.child import run_role
-
     gc.collect()
     gc.freeze()
     run_role(Role("worker", worker, segment, from_json(segment.config_bytes())))
@@ -120,15 +119,16 @@ def run_worker(segment: Segment, worker: int = 0) -> None:
 @contextmanager
 def child(work: Callable[[], Any], core: int | None = None) -> Iterator[int]:
     """Run work in a forked process, pinned to a core; kill it in the end. Yield its pid."""
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        code = 1
         try:
-            pin(core)
-            work()
-            code = 0
-        finally:
-            os._exit(code)
+            die_with(parent)
+            with pinned(core):
+                work()
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)  # whatever it is, it ends here: a forked child must never return
     try:
         yield pid
     finally:
@@ -142,10 +142,15 @@ def cores() -> tuple[int | None, int | None]:
     return (allowed[0], allowed[-1]) if len(allowed) > 1 else (None, None)
 
 
-def pin(core: int | None) -> None:
-    """Keep this process on a core."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Keep this process on a core as long as the context lasts; None: leave it as it is."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before if core is None else {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def wait_for(condition: Callable[[], Any], what: str, look_s: float = 0.001) -> Any:
