@@ -45,6 +45,11 @@ _UNREACHABLE: Final = (
 
 _TOTAL_TIMEOUT_S: Final = 20.0
 _CHUNK_BYTES: Final = 65_536
+_LONGEST_TOLD_S: Final = 3 * 86_400.0
+"""The longest ban that the exchange documents; whoever tells a longer one is not believed."""
+_LONGEST_USED: Final = 15
+"""Digits of a used weight that is a number and no mistake."""
+_TEXT_LENGTH: Final = 200
 _BANNED_UNTIL: Final = re.compile(r"banned until (\d{12,14})")
 
 
@@ -236,7 +241,7 @@ class RestClient:
         try:
             async with self._session.get(self._base + path, params=parameters, allow_redirects=False) as response:
                 used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
-                if used.isascii() and used.isdigit():
+                if used.isascii() and used.isdigit() and len(used) <= _LONGEST_USED:
                     self.gate.answered(sent_ms, int(used))
                 body = await _bounded_body(response)
                 if response.status != 200:
@@ -250,7 +255,7 @@ class RestClient:
             raise ExchangeUnreachable(self._reason(error)) from error
 
     def _reason(self, error: BaseException) -> str:
-        text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        text = "no answer in time" if isinstance(error, TimeoutError) else _line(str(error)) or type(error).__name__
         way = "through the proxy of exchange.proxy or the environment " if self._proxy else ""
         return (
             f"cannot reach {self._host} {way}({text}); check the network, set exchange.proxy, or try --demo, "
@@ -260,7 +265,7 @@ class RestClient:
     def _error(self, response: aiohttp.ClientResponse, body: bytes) -> ExchangeError:
         status = response.status
         told = models.decode_error(body)
-        message = told.msg if told else ""
+        message = _line(told.msg) if told else ""
         retry_after_s = _seconds(response.headers.get("Retry-After"))
         now_ms = self._now_ms()
         if status == 429:
@@ -272,7 +277,8 @@ class RestClient:
         if status == 418:
             self.limited += 1
             found = _BANNED_UNTIL.search(message)
-            until_ms = self.gate.banned(int(found[1]) if found else None, retry_after_s)
+            latest_ms = now_ms + int(_LONGEST_TOLD_S * 1000)
+            until_ms = self.gate.banned(min(int(found[1]), latest_ms) if found else None, retry_after_s)
             return IpBanned(
                 f"{self._host} answered 418, this address is banned for {(until_ms - now_ms) / 1000:.0f} s; "
                 "nothing is sent until then; stop other programs that use the same address",
@@ -280,7 +286,7 @@ class RestClient:
             )
         if told is not None:
             return ExchangeRefused(
-                f"{self._host} answered {status}: {told.code} {told.msg}", status=status, code=told.code
+                f"{self._host} answered {status}: {told.code} {message}", status=status, code=told.code
             )
         meaning = {
             403: "a firewall page instead of an answer; wait some minutes, and check proxy and request rate",
@@ -312,4 +318,9 @@ def _parameters(**values: Any) -> dict[str, str]:
 
 def _seconds(text: str | None) -> float | None:
     """Return a `Retry-After` of whole seconds; the other form, a date, is not used here."""
-    return float(text) if text and text.isascii() and text.isdigit() else None
+    return min(float(text), _LONGEST_TOLD_S) if text and text.isascii() and text.isdigit() else None
+
+
+def _line(text: str) -> str:
+    """Return a text of others as part of one line of ours."""
+    return " ".join(text.split())[:_TEXT_LENGTH]

@@ -181,6 +181,28 @@ def test_pages_instead_of_answers(status: int, words: str) -> None:
     assert error.status == status and error.code == 0 and words in str(error)
 
 
+def test_a_text_of_many_lines_becomes_part_of_one() -> None:
+    error, _ = failing(answer({"code": -1, "msg": "first\r\nsecond " + "x" * 9_000}, 400), ExchangeRefused)
+    assert "answered 400: -1 first second xxx" in str(error) and len(str(error)) < 300
+
+
+@pytest.mark.parametrize("status", [418, 429])
+def test_no_wait_is_longer_than_the_longest_ban(status: int) -> None:
+    told = {"code": -1003, "msg": f"banned until {10**14 - 1}"}
+    for body, headers in ((told, {}), (b"", {"Retry-After": "9" * 40})):
+        error, _ = failing(answer(body, status, **headers), RateLimited if status == 429 else IpBanned)
+        waits_s = error.retry_after_s if status == 429 else (error.until_ms - now_ms()) / 1000
+        assert waits_s <= 3 * 86_400
+
+
+def test_a_used_weight_of_too_many_digits_says_nothing() -> None:
+    async def ask(client: RestClient) -> Any:
+        return await client.server_time(), client.governor.used(now_ms())
+
+    headers = {"X-MBX-USED-WEIGHT-1M": "9" * 5_000}
+    assert against(answer({"serverTime": 1}, **headers), ask)[0] == (1, 1)
+
+
 def test_redirect_is_not_followed() -> None:
     error, _ = failing(answer(b"", 302, Location="http://127.0.0.1:1/"), ExchangeRefused)
     assert error.status == 302
