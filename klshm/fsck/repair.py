@@ -174,7 +174,8 @@ class _Mender:
         self, state: ArchiveState, now_ms: int, progress: Callable[[int, int], None], *, edges: bool, until_now: bool
     ) -> None:
         depths = depths_of(self._config.historian.bars_per_interval)
-        wanted = wanted_of(state, depths, now_ms, edges=edges, until_now=until_now)
+        new = [series.table for series in self._found.archive.missing] if self._found.archive else ()
+        wanted = wanted_of(state, depths, now_ms, edges=edges, until_now=until_now, new_tables=new)
         work = [(one, *page) for one in wanted for page in one.pages(PAGE_ROWS)]
         with closing(schema.connect(self._path, self._config.store, _STATEMENTS)) as connection:
             evidence = self._path.with_name(f"{self._path.name}.{self._stamp}.jsonl")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from klshm import intervals
@@ -56,7 +56,13 @@ class Wanted:
 
 
 def wanted_of(
-    state: ArchiveState, depths: dict[str, int], now_ms: int, *, edges: bool, until_now: bool
+    state: ArchiveState,
+    depths: dict[str, int],
+    now_ms: int,
+    *,
+    edges: bool,
+    until_now: bool,
+    new_tables: Collection[str] = (),
 ) -> list[Wanted]:
     """Return what to ask for.
 
@@ -67,6 +73,7 @@ def wanted_of(
         edges: Rows may have been lost at either end of any series: fetch back to the configured depth, and on
             to where the longest series of an interval ends.
         until_now: Bars that closed last are lost: fetch all that have closed since.
+        new_tables: Tables that had been lost and begin anew: they get the configured depth.
     """
     result = []
     ends: dict[str, int] = {}
@@ -80,7 +87,7 @@ def wanted_of(
             _add_faults(one, found, ends.get(series.interval, 0))
         one.better.update(state.folds.get(series.table, ()))
         closed_ms = intervals.open_time_of(series.interval, now_ms) - intervals.length_ms(series.interval)
-        is_empty = series.table not in state.spans
+        is_empty = series.table not in state.spans or series.table in new_tables
         if not series.retired and (edges or until_now or is_empty):
             end = closed_ms if until_now or series.interval not in ends else ends[series.interval]
             _add_edges(one, state.spans.get(series.table), min(end, closed_ms), depths, back=edges or is_empty)
