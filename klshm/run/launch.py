@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import logging
 import math
 import os
@@ -209,6 +210,7 @@ def _prepare(segment: Segment, resume: Resume, early: EarlyStop) -> bool:
     from klshm.run.kernels import load_kernels
 
     seeding = Aside("going on from the last state", lambda: resume.seed(segment)) if resume.is_wanted else None
+    gc.disable()  # nothing that is loaded is garbage
     try:
         with early.deferred() as between:
             seconds = load_kernels(between)
@@ -218,7 +220,11 @@ def _prepare(segment: Segment, resume: Resume, early: EarlyStop) -> bool:
         if seeding is not None:
             seeding.kill()
         raise
+    finally:
+        gc.enable()
     resume.forget()
+    gc.collect()
+    gc.freeze()  # what is loaded now stays, and every role is spared looking at it
     return seeded
 
 

@@ -12,7 +12,6 @@ import logging
 import os
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +19,10 @@ from klshm.errors import InstanceRunning, KlshmError, SegmentError
 from klshm.run.aside import Aside
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment, open_segment, segment_path
-from klshm.shm.view import Clock, read_clock
-from klshm.store.remains import remains
-from klshm.store.state import State
+from klshm.store.remains import SegmentCopy
 
 
-__all__ = ["ASIDE", "Remains", "recover"]
+__all__ = ["ASIDE", "recover"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,20 +30,7 @@ ASIDE: Final = ".unreadable"
 """End of the name that an unreadable segment is given; no instance can be called so."""
 
 
-@dataclass(frozen=True)
-class Remains:
-    """What was in a dead segment, in private memory.
-
-    Attributes:
-        state: Its symbols and bars.
-        clock: The exchange's clock as its historian measured it; None: never.
-    """
-
-    state: State
-    clock: Clock | None
-
-
-def recover(instance: str, directory: Path, *, keep: bool = False) -> Remains | None:
+def recover(instance: str, directory: Path, *, keep: bool = False) -> SegmentCopy | None:
     """Save what a crashed engine left in shared memory, then free its name.
 
     A segment that no role ever served from is an earlier start that was cut off: what it was seeded with is
@@ -58,7 +42,7 @@ def recover(instance: str, directory: Path, *, keep: bool = False) -> Remains | 
         keep: Whether what it holds is wanted.
 
     Returns:
-        What it held, None if it is not wanted or there is nothing.
+        A copy of it, None if it is not wanted or there is nothing.
 
     Raises:
         InstanceRunning: If that engine is alive after all.
@@ -79,10 +63,11 @@ def recover(instance: str, directory: Path, *, keep: bool = False) -> Remains | 
             draining = Aside("recovery", lambda: _drain(segment, directory))
             try:
                 held = _copied(segment) if keep else None
+                drained = draining.wait()
             except BaseException:
                 draining.kill()
                 raise
-            if not draining.wait():
+            if not drained:
                 raise KlshmError(
                     f"what a crashed engine left in {path} could not be saved, see the message above; "
                     "mend that and start again, or remove the file to give it up"
@@ -93,10 +78,10 @@ def recover(instance: str, directory: Path, *, keep: bool = False) -> Remains | 
         segment.close()
 
 
-def _copied(segment: Segment) -> Remains | None:
+def _copied(segment: Segment) -> SegmentCopy | None:
     try:
-        return Remains(remains(segment, whole=True), read_clock(segment))
-    except (ValueError, IndexError, MemoryError) as error:
+        return SegmentCopy(segment)
+    except (OSError, ValueError) as error:
         _log.warning("what a crashed engine left is not gone on from, its bars are in the journal: %s", error)
         return None
 

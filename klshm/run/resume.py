@@ -22,11 +22,10 @@ from klshm.errors import SnapshotFileError, StoreError
 from klshm.exchange.models import Listing, select
 from klshm.historian.deal import deal
 from klshm.run.aside import Aside
-from klshm.run.recover import Remains
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 from klshm.store.names import archive_path
-from klshm.store.remains import remains
+from klshm.store.remains import Remains, SegmentCopy, remains
 from klshm.store.restore import Seeded, Seeding
 from klshm.store.snapshot import SnapshotFile, read_snapshot, snapshot_path, write_snapshot
 from klshm.store.state import State, symbol_names
@@ -50,16 +49,17 @@ class Resume:
     Args:
         config: The resolved configuration.
         directory: Directory of the instance.
-        found: What a dead segment held.
+        found: A copy of a dead segment.
         named: A snapshot file that the user named.
     """
 
     def __init__(
-        self, config: Config, directory: Path, found: Remains | None, named: SnapshotFile | None = None
+        self, config: Config, directory: Path, found: SegmentCopy | None, named: SnapshotFile | None = None
     ) -> None:
         self._config = config
         self._directory = directory
-        self._found = found
+        self._copy = found
+        self._found: Remains | None = None
         self._named = named
 
     @property
@@ -74,6 +74,7 @@ class Resume:
             segment: No role uses it yet.
         """
         began_s = time.monotonic()
+        self._found = self._read_copy()
         states = self._states()
         now_ms = self._now_ms(states)
         table, left_out = self._table(states, segment.layout, now_ms)
@@ -97,9 +98,18 @@ class Resume:
 
     def forget(self) -> None:
         """Let go of what was copied: every process forked from here on would hold it."""
-        self._found = self._named = None
+        if self._copy is not None:
+            self._copy.close()
+        self._copy = self._named = None
 
     # Sources
+
+    def _read_copy(self) -> Remains | None:
+        try:
+            return self._copy.read() if self._copy is not None else None
+        except (ValueError, IndexError) as error:
+            _log.warning("what a crashed engine left is not gone on from, its bars are in the journal: %s", error)
+            return None
 
     def _states(self) -> list[State]:
         """Return all that is found, best first; what cannot be read is said and left out."""

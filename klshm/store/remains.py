@@ -6,7 +6,10 @@ table that was being written is taken from the readable half, and `partial`.
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -15,17 +18,68 @@ from klshm import intervals
 from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE, ROW_BYTES, ROW_WORDS, SYMBOL
 from klshm.shm.segment import Segment
-from klshm.shm.view import read_clock
+from klshm.shm.view import Clock, read_clock
 from klshm.store.names import is_legal_symbol
 from klshm.store.state import CARRIED, State, are_sound, needed_times, symbol_names
 
 
-__all__ = ["LEAST_ROWS", "open_bars_at_rest", "remains"]
+__all__ = ["LEAST_ROWS", "Remains", "SegmentCopy", "open_bars_at_rest", "remains"]
 
 Rows = np.ndarray[Any, Any]
 
 LEAST_ROWS: Final = 8
 """Closed bars of each series that a snapshot holds at least: as many minutes as may still be amended."""
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What was in a dead segment.
+
+    Attributes:
+        state: Its symbols and bars.
+        clock: The exchange's clock as its historian measured it; None: never.
+    """
+
+    state: State
+    clock: Clock | None
+
+
+class SegmentCopy:
+    """A copy of what is used of a segment, in memory of this process, so that the segment may be removed.
+
+    It is read later: copying is all that has to be done before.
+
+    Args:
+        segment: The segment; no process may write it any more.
+
+    Raises:
+        OSError: If there is not enough memory.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        descriptor = os.memfd_create("klshm", os.MFD_CLOEXEC)
+        try:
+            os.truncate(descriptor, segment.layout.total_bytes)
+            for first, end in _used(segment):
+                os.lseek(descriptor, first, os.SEEK_SET)
+                while first < end:
+                    first += os.sendfile(descriptor, segment.descriptor, first, end - first)
+            self._segment = Segment(segment.path, descriptor, segment.layout, writable=False)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def read(self) -> Remains:
+        """Return what it holds.
+
+        Raises:
+            ValueError, IndexError: If it contradicts itself.
+        """
+        return Remains(remains(self._segment, whole=True), read_clock(self._segment))
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._segment.close()
 
 
 def open_bars_at_rest(segment: Segment) -> Rows:
@@ -76,6 +130,20 @@ def remains(segment: Segment, *, whole: bool) -> State:
     skew_ms = (clock.offset_ns + time.monotonic_ns() - time.time_ns()) // 1_000_000 if clock else 0
     newest_ms = max(minute_ms, int(live["event_time"].max()) if len(live) else 0)
     return State("segment", symbols, live, tuple(closed), newest_ms, skew_ms)
+
+
+def _used(segment: Segment) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of a segment that hold what `remains` looks at, in bytes."""
+    layout = segment.layout
+    symbols, _ = _carried_symbols(segment)
+    yield 0, layout.historian_log_offset
+    for worker in range(layout.workers):
+        yield layout.partition_offset(worker), layout.needs_offset(worker)
+        local = symbols["local_slot"][symbols["worker"] == worker]
+        slots = int(local.max()) + 1 if len(local) else 0
+        for number, depth in enumerate(layout.history_rows):
+            first = layout.history_offset(worker) + layout.history_row(0, number) * ROW_BYTES
+            yield first, first + slots * depth * ROW_BYTES
 
 
 def _carried_symbols(segment: Segment) -> tuple[Rows, Rows]:

@@ -212,12 +212,13 @@ class Seeding:
         if not kept.all():
             words, numbers, owners = words[kept], numbers[kept], owners[kept]
         put = 0
-        for number in np.unique(numbers).tolist():
-            of_interval = numbers == number
-            for worker in np.unique(self._table["worker"][owners[of_interval]]).tolist():
-                mine = of_interval & (self._table["worker"][owners] == worker)
-                whole = mine.all()
-                put += self._put_series(words if whole else words[mine], owners if whole else owners[mine], number)
+        # Not np.unique: it sorts, and there are millions of rows.
+        series = numbers * self._layout.workers + self._table["worker"][owners]
+        for key in np.flatnonzero(np.bincount(series)).tolist():
+            number = key // self._layout.workers
+            mine = series == key
+            whole = mine.all()
+            put += self._put_series(words if whole else words[mine], owners if whole else owners[mine], number)
         self.report.closed_rows += put
         return put
 

@@ -75,7 +75,9 @@ def test_what_a_dead_segment_held_is_kept_when_wanted(shared: Path) -> None:
     leave()
     held = recover("left", shared / "data", keep=True)
     assert held is not None
-    assert (held.state.origin, len(held.state.symbols), held.clock) == ("segment", 0, None)
+    found = held.read()
+    assert (found.state.origin, len(found.state.symbols), found.clock) == ("segment", 0, None)
+    held.close()
 
 
 def test_what_cannot_be_saved_stays(shared: Path) -> None:

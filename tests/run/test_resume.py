@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from klshm.config import Config, DataConfig, ExchangeConfig, HistorianConfig, KlinesConfig, StoreConfig
-from klshm.run.recover import Remains
 from klshm.run.resume import Resume, keep_state
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment, create_segment
@@ -23,7 +22,7 @@ from klshm.store import names
 from klshm.store.archive import Archive
 from klshm.store.batch import Batch, Listing
 from klshm.store.journal import Journal
-from klshm.store.remains import remains
+from klshm.store.remains import Remains, SegmentCopy, remains
 from klshm.store.snapshot import SnapshotFile, read_snapshot, snapshot_path, write_snapshot
 from klshm.store.state import State, symbol_names
 from tests.store.conftest import make_engine as make_engine
@@ -43,6 +42,20 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     yield world
     if world.segment is not None:
         world.segment.unlink()
+
+
+class Given(SegmentCopy):
+    """A copy of a segment that held just this."""
+
+    def __init__(self, held: Remains) -> None:
+        self.held = held
+        self.open = True
+
+    def read(self) -> Remains:
+        return self.held
+
+    def close(self) -> None:
+        self.open = False
 
 
 class World:
@@ -69,7 +82,8 @@ class World:
         if self.segment is not None:
             self.segment.unlink()
         self.segment = create_segment("fresh", layout(**changes), b"{}")
-        Resume(config or self.config(), self.directory, self.found, self.named).seed(self.segment)
+        found = Given(self.found) if self.found else None
+        Resume(config or self.config(), self.directory, found, self.named).seed(self.segment)
         return symbol_names(SymbolTable(self.segment).rows())
 
     def live(self, name: str) -> Any:
@@ -270,11 +284,23 @@ def test_the_exchanges_time_is_taken_from_what_the_last_run_measured(world: Worl
 
 
 def test_forgotten_remains_are_let_go(world: World) -> None:
-    resume = Resume(world.config(), world.directory, Remains(known("AUSDT"), None))
+    copy = Given(Remains(known("AUSDT"), None))
+    resume = Resume(world.config(), world.directory, copy)
     resume.forget()
+    assert not copy.open
     world.segment = create_segment("fresh", layout(), b"{}")
     resume.seed(world.segment)
     assert SymbolTable(world.segment).count == 0
+
+
+def test_a_copy_that_contradicts_itself_is_said_and_left(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(Given):
+        def read(self) -> Remains:
+            raise ValueError("odd")
+
+    world.segment = create_segment("fresh", layout(), b"{}")
+    Resume(world.config(), world.directory, Odd(Remains(known("AUSDT"), None))).seed(world.segment)
+    assert "what a crashed engine left is not gone on from, its bars are in the journal: odd" in caplog.text
 
 
 # The ordered stop

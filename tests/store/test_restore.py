@@ -17,7 +17,7 @@ from klshm.shm.exact import POWERS, nearest, residual, split
 from klshm.shm.layout import KLINE, SYMBOL, Layout
 from klshm.shm.segment import create_segment
 from klshm.shm.view import Clock, PartitionView, SymbolTable, read_clock, take_cuts
-from klshm.store.remains import remains
+from klshm.store.remains import SegmentCopy, remains
 from klshm.store.restore import Seeding, most_minutes
 from klshm.store.state import State, are_sound, needed_times
 from tests.store.engine import MINUTE, START, Engine, bars
@@ -245,6 +245,18 @@ def test_what_a_snapshot_needs_is_a_part_of_the_whole(engine: Engine, fresh: Any
     made.seed(part)
     assert anonymous(made.history("ETHUSDT")) == anonymous(old(engine, "ETHUSDT")[0][-8:])
     assert made.seeding.lacking() == []
+
+
+def test_a_copy_holds_what_the_segment_held(engine: Engine) -> None:
+    fill(engine)
+    wanted = remains(engine.segment, whole=True)
+    copy = SegmentCopy(engine.segment)
+    engine.words[:] = 0
+    found = copy.read()
+    assert found.state.symbols.tobytes() == wanted.symbols.tobytes()
+    assert found.state.live.tobytes() == wanted.live.tobytes()
+    assert [piece.tobytes() for piece in found.state.closed] == [piece.tobytes() for piece in wanted.closed]
+    copy.close()
 
 
 def test_delisted_and_illegal_symbols_are_not_carried(engine: Engine) -> None:
