@@ -13,7 +13,15 @@ from klshm.store import names
 from klshm.store.archive import Archive
 from klshm.store.batch import Batch, Listing
 from klshm.store.journal import Journal
-from klshm.store.recovery import drain_segment, entries_at_rest, last_confirmed, load_latest, open_bars_at_rest
+from klshm.store.recovery import (
+    drain_segment,
+    entries_at_rest,
+    journal_state,
+    last_confirmed,
+    load_latest,
+    open_bars_at_rest,
+)
+from klshm.store.state import symbol_names
 from tests.store.engine import MINUTE, START, Engine, bars
 
 
@@ -125,6 +133,7 @@ def test_entries_at_rest_of_a_ring_that_wrapped(engine: Engine) -> None:
 def test_a_cold_start_finds_nothing(engine: Engine) -> None:
     assert load_latest(engine.directory) == {}
     assert last_confirmed(engine.directory) == {}
+    assert len(journal_state(engine.directory, closed=True).symbols) == 0
     assert not engine.directory.exists()
 
 
@@ -136,6 +145,32 @@ def test_damaged_open_bars_are_left_out(engine: Engine, monkeypatch: pytest.Monk
     journal.close()
     assert load_latest(engine.directory) == {}
     assert "failed their checksum" in caplog.text
+
+
+def test_what_the_journal_knows_has_names(engine: Engine) -> None:
+    archive = Archive(names.archive_path(engine.directory), StoreConfig())
+    for name in ("BTCUSDT", "ETHUSDT"):
+        archive.write(Batch((Listing(name, 1000),), minutes(0, 1)))
+    archive.close()
+    journal = Journal(names.journal_path(engine.directory))
+    listings = (Listing("ETHUSDT", 1000), Listing("BTCUSDT", 1000), Listing("NEWUSDT", 1000))
+    live = bars([START + 9 * MINUTE] * 3, slot=np.arange(3), state=lay.STATE_LIVE, event_time=START + 9 * MINUTE + 5)
+    live["quantity_decimals"][1], live["high"][0] = 5, 0  # that one cannot be
+    journal.put_latest(Batch(listings, live), {0: "1m"})
+    journal.put_latest(Batch(listings[1:], bars([START], state=lay.STATE_LIVE, trade_count=77)), {0: "1d"})
+    journal.append([Batch(listings, minutes(5, 9, slot=[0, 1, 2, 1]))])
+    journal.close()
+    state = journal_state(engine.directory, closed=True)
+    assert (state.origin, symbol_names(state.symbols)) == ("journal", ["BTCUSDT", "ETHUSDT"])
+    assert state.symbols["onboard_ms"].tolist() == [1000, 1000]
+    assert state.symbols["quantity_decimals"].tolist() == [5, 0]
+    assert state.symbols["trades_24h"].tolist() == [77, 0]
+    assert state.time_ms == START + 9 * MINUTE + 5
+    assert set(state.live["slot"]) == {0}
+    assert [(int(row["slot"]), int(row["open_time"] - START) // MINUTE) for row in state.closed[0]] == [
+        *((1, 5), (0, 6), (0, 8)),
+    ]
+    assert journal_state(engine.directory, closed=False).closed_rows == 0
 
 
 def test_last_confirmed_per_series(engine: Engine) -> None:
