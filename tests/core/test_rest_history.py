@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klshm.core import events as ev
-from klshm.shm.layout import NEED_UNCONFIRMED
+from klshm.shm.layout import NEED_DOUBT, NEED_EMPTY, NEED_UNCONFIRMED
 from tests.core.feed import (
     CLOSED,
     CONFIRMED,
@@ -90,6 +90,25 @@ def test_a_row_asked_for_because_nothing_was_known_is_logged() -> None:
     assert [int(row["open_time"]) for row in feed.logged() if row["interval"] == 0] == [START]
     feed.check()
     assert feed.need()["from_ms"] == START + MINUTE
+
+
+def test_minutes_of_a_symbol_that_has_not_traded_since_it_joined_are_in_no_hurry() -> None:
+    feed = Feed(joined_s=None)
+    feed.at(49)
+    feed.add(0, origin=START - MINUTE)
+    feed.rest(7, 2, minute=-1, age_s=100)
+    for minute in range(1, 4):
+        feed.tick(minute)
+    feed.check()
+    assert feed.bar(0)["flags"] & FILLED and feed.bar(0)["flags"] & PARTIAL
+    assert (feed.need()["from_ms"], feed.need()["reason"]) == (START, NEED_EMPTY)
+    feed.trade(1, 10, 10, 1, 185)
+    feed.tick(4)
+    feed.check()  # the minute it joined in has traded, and what came before that is not known
+    assert feed.need()["reason"] == NEED_EMPTY | NEED_UNCONFIRMED
+    feed.down(250)
+    feed.check()
+    assert feed.need()["reason"] & NEED_DOUBT
 
 
 def test_a_stored_bar_that_the_exchange_confirmed_changes_only_by_an_old_row_twice() -> None:

@@ -109,8 +109,10 @@ def reasons(m, slot, first, last):
         at = history_at(m, slot, 0, time)
         if has_row(m, slot, 0, time):
             flags = row_flags(m.words, at)
-            plainly_empty = flags & FLAG_FILLED != 0 and flags & FLAG_PARTIAL == 0
-            if plainly_empty or row_state(m.words, at) == STATE_CONFIRMED:
+            # Of a symbol that has not traded since it joined nothing is known; that alone is no hurry.
+            silent = state[symbol + st.S_JOINED] >= time + MINUTE
+            seems_empty = flags & FLAG_FILLED != 0 and (silent or flags & FLAG_PARTIAL == 0)
+            if seems_empty or row_state(m.words, at) == STATE_CONFIRMED:
                 continue
         bits |= NEED_UNCONFIRMED
         following = find_record(m, slot, time + MINUTE)
