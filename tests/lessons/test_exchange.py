@@ -202,7 +202,7 @@ def test_r12_a_wait_for_weight_is_no_round_trip(tmp_path: Path, monkeypatch: pyt
 
 def test_r12_failed_measurements_stop_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "Backoff", lambda *_: Backoff(0.01, 0.02))
-    monkeypatch.setattr("klshm.exchange.budget.Breaker", lambda: Breaker(0.01, 0.02))
+    monkeypatch.setattr("klshm.exchange.gate.Breaker", lambda: Breaker(0.01, 0.02))
     asked = 0
 
     def answer(request: web.Request) -> web.StreamResponse:
