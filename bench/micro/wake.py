@@ -1,12 +1,14 @@
-"""Waking a reader that waits for a closed bar: by futex, and the twin that looks every millisecond.
+"""Waking a reader that waits for a closed bar: by futex, the twin that looks every millisecond, and a bare pipe.
 
 The reader's process sleeps; the writer notes the time, moves the tail and wakes. The figure is the
-time until the reader's own code runs.
+time until the reader's own code runs. A byte through a pipe is the floor: what this machine takes to
+wake any process.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,7 +23,10 @@ from klshm.shm.segment import Segment
 from klshm.shm.view import wait_for_tail
 
 
-__all__ = ["measure"]
+__all__ = ["measure", "times_us"]
+
+Wait = Callable[[Segment, int], Any]
+Wake = Callable[[Segment], Any]
 
 _PAUSE_S: Final = 0.003
 _POLL_S: Final = 0.001
@@ -34,10 +39,26 @@ def measure(quick: bool) -> dict[str, float]:
         quick: Fewer wakes.
     """
     rounds = 300 if quick else 1000
-    return {**percentiles("futex", _times_us(rounds, _by_futex)), **percentiles("poll", _times_us(rounds, _by_polling))}
+    reading, writing = os.pipe()
+    ways: dict[str, tuple[Wait, Wake]] = {
+        "futex": (_by_futex, _wake_futex),
+        "poll": (_by_polling, lambda segment: None),
+        "pipe": (lambda segment, seen: os.read(reading, 1), lambda segment: os.write(writing, b"x")),
+    }
+    figures: dict[str, float] = {}
+    for name, (wait, wake) in ways.items():
+        figures |= percentiles(name, times_us(rounds, wait, wake))
+    return figures
 
 
-def _times_us(rounds: int, wait: Callable[[Segment, int], None]) -> Any:
+def times_us(rounds: int, wait: Wait, wake: Wake) -> Any:
+    """Return microseconds from a wake until the reader runs, one per round.
+
+    Args:
+        rounds: How many.
+        wait: What the reader does; takes the segment and the tail it has seen.
+        wake: What the writer does once the tail has moved.
+    """
     seen_ns = np.frombuffer(mmap.mmap(-1, 8 * (rounds + 1)), dtype=np.int64)
     sent_ns = np.zeros(rounds + 1, dtype=np.int64)
     reader_core, writer_core = cores()
@@ -55,9 +76,13 @@ def _times_us(rounds: int, wait: Callable[[Segment, int], None]) -> Any:
                 time.sleep(_PAUSE_S + number % 10 / 10_000)
                 sent_ns[number] = time.monotonic_ns()
                 words[tail] = number
-                futex.wake(words, tail)
+                wake(segment)
                 wait_for(lambda number=number: seen_ns[number], "the reader woke")  # type: ignore[misc]
     return (seen_ns[1:] - sent_ns[1:]) / 1000
+
+
+def _wake_futex(segment: Segment) -> None:
+    futex.wake(segment.words, segment.layout.partition_offset(0) // 8 + lay.B_TAIL)
 
 
 def _by_futex(segment: Segment, seen: int) -> None:

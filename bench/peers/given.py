@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 
-__all__ = ["INTERVALS", "Bars", "Given", "run"]
+__all__ = ["BATCH", "CELLS", "INTERVALS", "Bars", "Given", "run"]
 
 INTERVALS: Final = {
     "1m": 60_000,
@@ -25,11 +25,16 @@ INTERVALS: Final = {
 }
 """Length in ms; 1w begins on Mondays, 345,600,000 ms after the epoch's own weeks."""
 CELLS: Final = ("open", "high", "low", "close", "volume")
+BATCH: Final = 4096
+"""Trades after which bars have to be up to date, as the kernel's."""
 _TRIES: Final = 3
 
 Column = np.ndarray[Any, Any]
 Bars = dict[str, Column]
 """Per interval the bars of all symbols, shape (symbols, 5): open, high, low, close, volume."""
+
+
+Work = Callable[[], Callable[[], Bars]]
 
 
 class Given(NamedTuple):
@@ -45,24 +50,35 @@ class Given(NamedTuple):
     """What the bars of each interval must hold, shape (symbols, 5)."""
 
 
+Prepare = Callable[[Given], Work]
+
+
 def load(path: Path) -> Given:
     """Read the trades that `bench.peers.compare` wrote."""
     with np.load(path) as file:
         return Given(int(file["symbols"]), int(file["begin_ms"]), *(file[name] for name in Given._fields[2:]))
 
 
-def run(package: str, prepare: Callable[[Given], Callable[[], Callable[[], Bars]]]) -> None:
+def run(package: str, prepare: Prepare, prepare_whole: Prepare | None = None) -> None:
     """Check a peer's bars, take its time and print both as JSON.
 
     Args:
         package: Its distribution.
         prepare: Makes everything that does not belong to aggregating; returns the work, which returns
-            what makes its bars readable.
+            what makes its bars readable. Bars are up to date after every BATCH of trades at the latest.
+        prepare_whole: The same without that: all trades at once.
 
     Raises:
         SystemExit: If its bars are not the trades' own.
     """
     given = load(Path(sys.argv[1]))
+    found: dict[str, Any] = {"ns": _per_trade_ns(package, given, prepare), "version": version(package)}
+    if prepare_whole is not None:
+        found["whole_ns"] = _per_trade_ns(package, given, prepare_whole)
+    print(json.dumps(found))
+
+
+def _per_trade_ns(package: str, given: Given, prepare: Prepare) -> float:
     seconds = []
     for _ in range(_TRIES):
         work = prepare(given)
@@ -72,4 +88,4 @@ def run(package: str, prepare: Callable[[Given], Callable[[], Callable[[], Bars]
         for interval, bars in bars_of().items():
             if not np.allclose(bars, given.bars, rtol=1e-9, atol=0):
                 raise SystemExit(f"{package} {interval}: bars differ from the trades' own")
-    print(json.dumps({"ns": min(seconds) / len(given.slot) * 1e9, "version": version(package)}))
+    return min(seconds) / len(given.slot) * 1e9

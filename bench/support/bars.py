@@ -29,17 +29,21 @@ def wave_of(symbols: int, number: int) -> Batch:
     return _batch(symbols, slots, np.tile(codes, symbols), np.tile(BEGIN_MS + number * steps, symbols))
 
 
-def bars_of(symbols: int, first: int, count: int) -> Batch:
+def bars_of(symbols: int, chosen: range, first: int, count: int) -> Batch:
     """Return so many successive closed bars of each series of some symbols, as backfill does.
 
     Args:
-        symbols: How many, times six intervals.
+        symbols: How many there are, times six intervals.
+        chosen: Slots of those wanted.
         first: Number of the first bar.
         count: Bars per series.
     """
-    waves = [wave_of(symbols, first + number).rows for number in range(count)]
-    rows = np.stack(waves, axis=1).reshape(-1)
-    return Batch(wave_of(symbols, 0).listings, rows)
+    wave = wave_of(symbols, first)
+    part = wave.rows[chosen.start * len(INTERVALS) : chosen.stop * len(INTERVALS)]
+    rows = np.repeat(part, count)
+    steps = np.tile([length_ms(name) for name in INTERVALS], len(chosen))
+    rows["open_time"] += np.repeat(steps, count) * np.tile(np.arange(count), len(part))
+    return Batch(wave.listings, rows)
 
 
 def _batch(symbols: int, slots: Any, codes: Any, times: Any) -> Batch:
