@@ -33,7 +33,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the purse in the test's directory, and let pauses between attempts be short."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(alone_module, "_PAUSE_S", (0.01, 0.02))
-    monkeypatch.setattr("klshm.exchange.budget.Breaker", lambda: Breaker(0.01, 0.02))
+    monkeypatch.setattr("klshm.exchange.gate.Breaker", lambda: Breaker(0.01, 0.02))
 
 
 def no_service(_: object = None) -> web.Response:
