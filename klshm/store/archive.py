@@ -110,8 +110,15 @@ class Archive:
         self.historian_cursor = historian_cursor or self.historian_cursor
 
     def prune(self, interval: str, before_ms: int) -> int:
-        """Delete the bars of an interval that opened before a time; return how many."""
-        tables = self._tables.of_interval(interval)
+        """Delete the bars of an interval that opened before a time, of ended listings too; return how many.
+
+        Confirmed or not: what nobody confirmed within the days that are kept, nobody will. The pages become
+        free inside the file and are used again before it grows. It does not shrink: what is freed today, bars
+        of tomorrow take, and auto_vacuum would move pages at every prune to give back what is needed again.
+        """
+        with self._described():
+            found = self._connection.execute("SELECT table_name FROM series WHERE interval = ?", (interval,)).fetchall()
+        tables = [table for (table,) in found]
         deleted = 0
         for start in range(0, len(tables), _BEAT_EVERY):
             with self._transaction():

@@ -10,7 +10,7 @@ from typing import Final
 from klshm.errors import ArchiveError
 from klshm.role import Role
 from klshm.shm.counters import Counters
-from klshm.shm.view import exchange_now_ms
+from klshm.shm.view import read_clock
 from klshm.store import names
 from klshm.store.archive import Archive
 from klshm.store.batch import Batch, unite
@@ -195,7 +195,10 @@ class ArchiveFeed:
     def _prune(self, archive: Archive) -> None:
         if not self._store.retention_days or time.monotonic() < self._next_prune_s:
             return
-        now_ms = exchange_now_ms(self._segment)
+        clock = read_clock(self._segment)
+        if clock is None:
+            return  # by a wrong clock of this machine all could be old
+        now_ms = clock.now_ms()
         for interval, days in self._store.retention_days.items():
             self._counters.add("pruned_total", archive.prune(interval, now_ms - days * _DAY_MS))
         self._next_prune_s = time.monotonic() + _PRUNE_EVERY_S

@@ -66,10 +66,6 @@ class SeriesTables:
             self._series.setdefault(symbol, {})[interval] = series
             self._onboard_ms[symbol] = max(self._onboard_ms.get(symbol, 0), onboard_ms)
 
-    def of_interval(self, interval: str) -> list[str]:
-        """Return the names of all current tables of an interval."""
-        return [own[interval].table for own in self._series.values() if interval in own]
-
     def get(self, listing: Listing, interval: str, price_decimals: int, quantity_decimals: int) -> Series:
         """Return a series, its table made and its decimals raised where needed.
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,35 @@ def test_prune_deletes_what_is_older(archive: Archive) -> None:
     assert archive.prune("1d", START) == 0
     assert read(archive)["open_time"][0] == START + 4 * MINUTE
     assert len(read(archive, interval="5m")) == 1
+
+
+def test_prune_reaches_ended_listings_and_bars_nobody_confirmed(archive: Archive) -> None:
+    store(archive, bars(START + np.arange(10) * MINUTE, state=lay.STATE_CLOSED, flags=lay.FLAG_PARTIAL))
+    later = START + 100 * MINUTE
+    store(archive, bars(later + np.arange(10) * MINUTE), listing=Listing("BTCUSDT", later))
+    assert archive.prune("1m", START + 4 * MINUTE) == 4
+    with closing(ArchiveReader(archive.path)) as reader:
+        assert [series.retired for series in reader.series()] == [False, True]
+    assert archive.prune("1m", later + 1) == 6 + 1
+    assert read(archive)["open_time"][0] == later + MINUTE
+
+
+def test_pruned_pages_are_used_again(archive: Archive) -> None:
+    """An archive whose bars are kept for so long and no longer stays as large as it is."""
+    listings = tuple(Listing(f"S{n}USDT") for n in range(20))
+
+    def days(first: int, count: int) -> None:
+        times = START + np.repeat(np.arange(first, first + count), 20) * MINUTE
+        archive.write(Batch(listings, bars(times, slot=np.tile(np.arange(20), count))))
+
+    days(0, 1000)
+    sizes = []
+    for day in range(10):
+        archive.prune("1m", START + (day + 1) * 100 * MINUTE)
+        days(1000 + day * 100, 100)
+        sizes.append(archive._connection.execute("PRAGMA page_count").fetchone()[0])
+    assert max(sizes) <= sizes[0] * 1.02
+    assert len(read(archive, "S7USDT", limit=5000)) == 1000
 
 
 def test_a_long_write_shows_life(tmp_path: Path) -> None:
