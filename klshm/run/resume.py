@@ -217,7 +217,8 @@ class Resume:
 
     def _tell(self, report: Seeded, states: list[State], archived: int, seconds: float) -> None:
         found = {state.origin: state for state in states}
-        for origin in ("segment", "named snapshot", "journal", "snapshot"):
+        named = ("named snapshot",) if self._named is not None else ()
+        for origin in ("segment", *named, "journal", "snapshot"):
             state = found.get(origin)
             if state is None:
                 _log.info("found %s: none to go on from", origin)

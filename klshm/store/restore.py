@@ -93,7 +93,6 @@ class Seeding:
         self._anchors = np.array([intervals.anchor_ms(name) for name in self._names])
         self._number = np.full(256, -1, dtype=np.int64)
         self._number[list(layout.interval_codes)] = np.arange(layout.intervals)
-        self._newest = np.zeros((len(table), layout.intervals), dtype=np.int64)
         self._minutes = np.zeros(len(table), dtype=np.int64)
         size = layout.slots * layout.history_rows_per_symbol * ROW_BYTES
         self._history = [
@@ -225,19 +224,14 @@ class Seeding:
     def _put_series(self, words: Rows, owners: Rows, number: int) -> int:
         """Put bars of one interval and one worker."""
         times = words[:, lay.W_OPEN_TIME]
-        newest = self._newest[:, number]
-        np.maximum.at(newest, owners, times)
-        # A series is a ring by time: an older bar would stand where a newer one belongs.
-        fits = times > newest[owners] - self._layout.history_rows[number] * self._lengths[number]
-        if not fits.all():
-            words, owners, times = words[fits], owners[fits], times[fits]
         places = self._flat(owners, number, times)
-        if len(places) and int(np.bincount(places).max()) > 1:
+        # A series is a ring by time: of several bars for one place the newest stands, of one time the best.
+        if int(np.bincount(places).max()) > 1:
             order = np.lexsort((_worth(words), times, places))
             last = np.flatnonzero(np.diff(places[order], append=-1))
             words, owners, places = words[order[last]], owners[order[last]], places[order[last]]
             times = words[:, lay.W_OPEN_TIME]
-        history = self._history[int(self._table["worker"][owners[0]])] if len(owners) else self._history[0]
+        history = self._history[int(self._table["worker"][owners[0]])]
         held = history[places, lay.W_OPEN_TIME]
         better = times > held
         same = np.flatnonzero(times == held)

@@ -53,7 +53,7 @@ def served(running: Engine, file: Path) -> int:
 def test_after_a_crash_another_layout_serves_at_once_and_ends_equal(tmp_path: Path) -> None:
     """Four intervals close while nobody runs."""
     noon_ms = 1_795_176_000_000
-    with exchange("--symbols", str(SYMBOLS), "--rate", "200", "--start-at", str(noon_ms - 22_000)) as market:
+    with exchange("--symbols", str(SYMBOLS), "--rate", "200", "--start-at", str(noon_ms - 16_000)) as market:
         with start(tmp_path, market, "--workers", "2") as crashed:
             crashed.wait_live()
             crashed.wait_said("backfill finished")
@@ -91,6 +91,7 @@ def test_after_an_ordered_stop_it_goes_on_in_the_same_minute(tmp_path: Path) -> 
         market.fault(name="http_delay", seconds=300, delay_ms=LATE)
         with start(tmp_path, market, "--workers", "0") as again:
             again.wait_said("restored symbols=12 open_bars=72")
+            again.wait_said("kernels loaded")
             assert "found snapshot: symbols=12 open_bars=72" in again.text()
             wait_for(lambda: served(again, tmp_path / "x") == SYMBOLS * 6, explain=again.text)
             assert "exchange clock measured" not in again.text()
@@ -119,6 +120,7 @@ def test_a_snapshot_file_starts_an_engine_that_knows_nothing(tmp_path: Path) -> 
             assert "more symbols than segment.max_symbols left_out=4" in other.text()
             assert "found named snapshot: symbols=12 open_bars=72" in other.text()
             assert " age_s=" in other.text()
+            other.wait_said("kernels loaded")
             wait_for(lambda: served(other, tmp_path / "y.bin") == 8 * 6, explain=other.text)
             assert "exchange clock measured" not in other.text()
             assert other.stop() == 0, other.text()
