@@ -52,15 +52,17 @@ class Matrix:
     bars: int = 0
 
     @contextmanager
-    def engine(self, points: list[str] | None = None, after_n: int = 1) -> Iterator[Engine]:
+    def engine(
+        self, points: list[str] | None = None, after_n: int = 1, options: tuple[str, ...] = ()
+    ) -> Iterator[Engine]:
         """Run an engine whose roles die at these points, one in each life; it is gone when the block is left."""
         chaos = ("--set", f"chaos.crash_at={','.join(points or [])}", "--set", f"chaos.crash_after_n={after_n}")
-        options = (
+        usual = (
             *("--workers", str(WORKERS), "--set", "store.flush_interval_s=0.5"),
             *("--set", "historian.bars_per_interval=default=99,1w=50"),
         )
         with ExitStack() as stack:
-            arguments = (*addresses(self.market.port), *options, *chaos)
+            arguments = (*addresses(self.market.port), *usual, *chaos, *options)
             running = stack.enter_context(
                 launcher(self.directory, *arguments, instance="matrix", KLSHM_SHM_DIRECTORY=str(self.shared))
             )

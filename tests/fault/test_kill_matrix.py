@@ -23,6 +23,9 @@ from tests.support.processes import PROJECT
 
 IS_LONG = bool(os.environ.get("KLSHM_LONG"))
 KILLS = 200 if IS_LONG else 25
+ENGINES = 12 if IS_LONG else 0
+"""Engines in a round that die at random instants only."""
+ROLES = ("worker", "historian", "persister")
 RESULTS = PROJECT / "bench" / "results" / "kill-matrix.json"
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(7200 if IS_LONG else 900)]
@@ -46,20 +49,25 @@ def die_at_points(matrix: Matrix, points: list[str], after_n: int) -> None:
         # Bars close at a minute's end only: a role may need two of them to come to all its points.
         matrix.wait_deaths(running, deaths, 2.2 * M / 1000)
         matrix.check_confirmed()
-        matrix.kill_one(running, matrix.random.choice(("worker", "historian", "persister")))
+        matrix.kill_one(running, matrix.random.choice(ROLES))
         matrix.random.choice((matrix.kill_launcher, matrix.kill_all))(running)
 
 
-def die_at_random(matrix: Matrix, kills: int) -> None:
-    """Kill roles at random instants, wait for every bar, stop in order."""
-    with matrix.engine() as running:
-        matrix.wait_complete(running)
-        for _ in range(kills):
-            matrix.kill_one(running, matrix.random.choice(("worker", "historian", "persister")))
+def die_at_random(matrix: Matrix, engines: int) -> None:
+    """Kill the roles of some engines at random instants, each engine as a whole; the last has every bar and stops."""
+    for number in range(engines + 1):
+        with matrix.engine() as running:
+            if number in (0, engines):
+                matrix.wait_complete(running)
+            for kind in matrix.random.sample(ROLES, len(ROLES)):
+                matrix.kill_one(running, kind)
+                matrix.check_confirmed()
+            if number < engines:
+                matrix.random.choice((matrix.kill_launcher, matrix.kill_all))(running)
+                continue
+            matrix.wait_complete(running)
+            assert running.stop() == 0, running.text()
             matrix.check_confirmed()
-        matrix.wait_complete(running)
-        assert running.stop() == 0, running.text()
-        matrix.check_confirmed()
 
 
 def test_nothing_is_lost_whatever_is_killed(tmp_path: Path) -> None:
@@ -74,7 +82,7 @@ def test_nothing_is_lost_whatever_is_killed(tmp_path: Path) -> None:
         while matrix.kills.total() < KILLS:
             for points, after_n in plans(matrix.random):
                 die_at_points(matrix, points, after_n)
-            die_at_random(matrix, 2)
+            die_at_random(matrix, ENGINES)
     print(f"kills {dict(matrix.kills)} audits {matrix.audits} bars {matrix.bars}")
     assert {"worker", "persister", "historian"} < set(matrix.kills)
     assert matrix.bars > 0

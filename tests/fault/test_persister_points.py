@@ -110,6 +110,7 @@ def test_the_next_persister_stores_every_bar_once(
     assert first == list(range(first[0], 96)) and first[0] <= 2, "history keeps 94 of them"
     assert stored(engine, "BUSDT") == later
     assert stored(engine, "BACKUSDT") == later
+    assert engine.counters.get("overruns_total") >= 1, "it is counted, whichever life saw it"
     journal = Journal(names.journal_path(engine.directory))
     try:
         assert journal.blocks == 0
