@@ -54,6 +54,7 @@ class SegmentCopy:
 
     Raises:
         OSError: If there is not enough memory.
+        ValueError: If the segment is shorter than it says.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -63,7 +64,9 @@ class SegmentCopy:
             for first, end in _used(segment):
                 os.lseek(descriptor, first, os.SEEK_SET)
                 while first < end:
-                    first += os.sendfile(descriptor, segment.descriptor, first, end - first)
+                    if not (moved := os.sendfile(descriptor, segment.descriptor, first, end - first)):
+                        raise ValueError(f"{segment.path} ends at {first}, its layout says {end}")
+                    first += moved
             self._segment = Segment(segment.path, descriptor, segment.layout, writable=False)
         except BaseException:
             os.close(descriptor)
