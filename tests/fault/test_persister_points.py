@@ -111,7 +111,7 @@ def test_the_next_persister_stores_every_bar_once(
     assert stored(engine, "BUSDT") == later
     assert stored(engine, "BACKUSDT") == later
     if point != "persister.journal_committed":  # killed before it could count
-        assert (engine.counters.get("overruns_total"), engine.counters.get("walks_total")) >= (1, 1)
+        assert min(engine.counters.get("overruns_total"), engine.counters.get("walks_total")) >= 1
     journal = Journal(names.journal_path(engine.directory))
     try:
         assert journal.blocks == 0
