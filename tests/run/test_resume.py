@@ -148,6 +148,13 @@ def test_remains_say_who_is_carried_whatever_is_older(world: World, caplog: pyte
     assert "restored symbols=2 open_bars=2" in caplog.text and "gap: 0 to " in caplog.text
 
 
+def test_what_backfill_left_after_the_crash_does_not_say_who_is_carried(world: World) -> None:
+    state = dataclasses.replace(known("AUSDT", age=1), time_ms=OPEN + 99)
+    write_snapshot(snapshot_path(world.directory), "test", KEPT, state)
+    world.found = Remains(known("BUSDT", "AUSDT", age=2, origin="segment"), None)
+    assert world.seed() == ["AUSDT", "BUSDT"]
+
+
 def test_of_journal_and_snapshot_the_newer_says_who_is_carried(world: World) -> None:
     write_snapshot(snapshot_path(world.directory), "test", KEPT, known("OLDUSDT", "AUSDT", age=2))
     world.journal("AUSDT", "BUSDT")
@@ -212,7 +219,7 @@ def test_what_the_configuration_does_not_take_any_more_is_left_out(
     state = known("AUSDT", "BUSDT", "CUSDC", "DUSDT_261225")
     state.symbols["contract"][3] = 3
     state.symbols["pair"][3] = b"DUSDT"
-    world.found = Remains(state, None)
+    world.found = Remains(dataclasses.replace(state, origin="segment"), None)
     assert world.seed(world.config(**exchange)) == taken
 
 

@@ -234,6 +234,7 @@ def test_closed_rows_that_cannot_be_are_left(engine: Engine, fresh: Any, word: i
     engine.words[view.layout.history_offset(1) // 8 + index * lay.ROW_WORDS + word] = value
     made = fresh(table(*NAMES))
     made.seed(remains(engine.segment, whole=True))
+    assert made.seeding.report.closed_rows == 4 * 110 - 1
     assert int(made.history("ETHUSDT")["open_time"][-1]) == OPEN - 2 * MINUTE
 
 
