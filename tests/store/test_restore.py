@@ -218,7 +218,7 @@ def test_torn_rows(engine: Engine, fresh: Any) -> None:
 @pytest.mark.parametrize(
     ("word", "value"),
     [
-        (lay.W_OPEN_TIME, OPEN - 97 * MINUTE),  # another time than this place is for
+        (lay.W_OPEN_TIME, OPEN - 94 * MINUTE),  # another time than this place is for
         (lay.W_OPEN_TIME, 0),
         (lay.W_REVISION_SLOT, 7 << 32 | 2 << 56),  # another symbol
         (lay.W_REVISION_SLOT, 1 << 32 | 3 << 48 | 2 << 56),  # another interval
