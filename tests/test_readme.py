@@ -22,7 +22,7 @@ COMMANDS = dict(re.findall(r"<!-- command: (\w+) -->\n```\w+\n(.*?)```", README,
 
 
 def test_the_readme_has_its_commands() -> None:
-    assert set(COMMANDS) == {"demo", "look", "live", "history", "exact", "read", "test"}
+    assert set(COMMANDS) == {"demo", "look", "live", "history", "keep", "exact", "read", "test"}
     assert "--workers 4 --demo" in COMMANDS["demo"]
     assert COMMANDS["demo"].count("\n") == COMMANDS["test"].count("\n") == 1, "each is one command"
 
@@ -36,9 +36,10 @@ def test_the_commands_that_look_at_an_engine_work(tmp_path: Path) -> None:
     ):
         running.wait_live()
         environment = {**running.environment, "KLSHM_INSTANCE": "readme"}
-        for line in COMMANDS["look"].splitlines():
+        for line in (COMMANDS["look"] + COMMANDS["keep"]).splitlines():
             done = subprocess.run(words_of(line), cwd=ROOT, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, f"{line}\n{done.stderr}"
+            # The doctor judges the machine that this runs on.
+            assert done.returncode == 0 or ("doctor" in line and done.returncode == 1), f"{line}\n{done.stderr}"
             assert done.stdout.strip(), line
         code = COMMANDS["read"]
         command = [sys.executable, "-c", code]
