@@ -83,6 +83,14 @@ def test_going_live_and_the_commands_beside_it_work_as_they_stand(tmp_path: Path
             assert process.wait() == 0, log.read_text()
 
 
+def test_every_fault_of_the_table_has_its_test() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = text[text.index("## Faults") : text.index("## Imports")]
+    named = set(re.findall(r"`((?:tests|bench)/[\w/]+\.py)`", table))
+    assert len(named) >= 20
+    assert [path for path in sorted(named) if not (ROOT / path).is_file()] == []
+
+
 def test_the_requirements_are_those_of_the_engine_extra() -> None:
     import tomllib
 
