@@ -210,6 +210,7 @@ def _prepare(segment: Segment, resume: Resume, early: EarlyStop) -> bool:
     from klshm.run.kernels import load_kernels
 
     seeding = Aside("going on from the last state", lambda: resume.seed(segment)) if resume.is_wanted else None
+    resume.forget()  # the child has it; every other process forked from here would hold it too
     gc.disable()  # nothing that is loaded is garbage
     try:
         with early.deferred() as between:
@@ -222,8 +223,6 @@ def _prepare(segment: Segment, resume: Resume, early: EarlyStop) -> bool:
         raise
     finally:
         gc.enable()
-    resume.forget()
-    gc.collect()
     gc.freeze()  # what is loaded now stays, and every role is spared looking at it
     return seeded
 

@@ -82,8 +82,7 @@ class Resume:
             _log.info("nothing to go on from, a cold start")
             return
         seeding = Seeding(segment, table)
-        for state in states:
-            seeding.put_state(state)
+        closed = {state.origin: seeding.put_state(state) for state in states}
         seeding.put_live(states, now_ms)
         archived = self._from_archive(seeding, table) if self._config.historian.from_archive else 0
         if self._found is not None:
@@ -94,10 +93,10 @@ class Resume:
                 "more symbols than segment.max_symbols left_out=%d newest=%s; raise it to carry them",
                 *(len(left_out), left_out[-1]),
             )
-        self._tell(seeding.report, states, archived, time.monotonic() - began_s)
+        self._tell(seeding.report, states, closed, archived, time.monotonic() - began_s)
 
     def forget(self) -> None:
-        """Let go of what was copied: every process forked from here on would hold it."""
+        """Let go of what was copied."""
         if self._copy is not None:
             self._copy.close()
         self._copy = self._named = None
@@ -215,7 +214,9 @@ class Resume:
             _log.warning("what the archive knows is not gone on from: %s", error)
         return put
 
-    def _tell(self, report: Seeded, states: list[State], archived: int, seconds: float) -> None:
+    def _tell(
+        self, report: Seeded, states: list[State], closed: dict[str, int], archived: int, seconds: float
+    ) -> None:
         found = {state.origin: state for state in states}
         named = ("named snapshot",) if self._named is not None else ()
         for origin in ("segment", *named, "journal", "snapshot"):
@@ -225,7 +226,7 @@ class Resume:
             else:
                 _log.info(
                     "found %s: symbols=%d open_bars=%d closed_bars=%d as_of=%s%s",
-                    *(origin, len(state.symbols), len(state.live), state.closed_rows, _instant(state.time_ms)),
+                    *(origin, len(state.symbols), len(state.live), closed[origin], _instant(state.time_ms)),
                     f" age_s={_age_s(state):.0f}" if origin.endswith("snapshot") else "",
                 )
         _log.info("found archive: closed_bars=%d that open bars stand on", archived)

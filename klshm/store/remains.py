@@ -31,6 +31,9 @@ LEAST_ROWS: Final = 8
 """Closed bars of each series that a snapshot holds at least: as many minutes as may still be amended."""
 
 
+_PIECE_ROWS: Final = 4096
+
+
 @dataclass(frozen=True)
 class Remains:
     """What was in a dead segment.
@@ -123,16 +126,11 @@ def remains(segment: Segment, *, whole: bool) -> State:
     minute_ms = int(minutes.max()) if len(minutes) else 0
     names = tuple(intervals.name_of(code) for code in layout.interval_codes)
     times = None if whole else needed_times(names, minute_ms, LEAST_ROWS)
-    closed = [
-        _history(segment, symbols, slots, mine, number, None if times is None else times[number])
-        for worker in range(layout.workers)
-        if len(mine := np.flatnonzero(symbols["worker"] == worker))
-        for number in range(layout.intervals)
-    ]
+    closed = _History(segment, symbols, slots, times)
     clock = read_clock(segment)
     skew_ms = (clock.offset_ns + time.monotonic_ns() - time.time_ns()) // 1_000_000 if clock else 0
     newest_ms = max(minute_ms, int(live["event_time"].max()) if len(live) else 0)
-    return State("segment", symbols, live, tuple(closed), newest_ms, skew_ms)
+    return State("segment", symbols, live, closed if whole else tuple(closed), newest_ms, skew_ms)
 
 
 def _used(segment: Segment) -> Iterator[tuple[int, int]]:
@@ -162,37 +160,60 @@ def _carried_symbols(segment: Segment) -> tuple[Rows, Rows]:
     return rows[good], np.flatnonzero(good)
 
 
-def _history(
-    segment: Segment, symbols: Rows, slots: Rows, mine: Rows, number: int, times: Rows | None
-) -> Rows:
-    """Return the closed bars of one interval of one worker's symbols, shape (n,), dtype KLINE.
+class _History:
+    """The closed bars of a segment in pieces that a processor's cache holds, read anew at every walk.
+
+    Millions of rows looked at column by column would otherwise come from memory a dozen times.
 
     Args:
         segment: The segment.
         symbols: Its carried symbols.
         slots: Their slots.
-        mine: Indices of those that this worker carries, not empty.
-        number: Index of the interval.
-        times: Open times wanted; None: all.
+        times: Open times wanted of each interval; None: all.
     """
-    layout = segment.layout
-    worker = int(symbols["worker"][mine[0]])
-    depth, code = layout.history_rows[number], layout.interval_codes[number]
-    length, anchor = intervals.length_ms(intervals.name_of(code)), intervals.anchor_ms(intervals.name_of(code))
-    size = layout.slots * layout.history_rows_per_symbol * ROW_BYTES
-    history = segment.region(layout.history_offset(worker), size).reshape(-1, ROW_WORDS)
-    first = layout.history_row(0, number)
-    table = history[first : first + layout.slots * depth].reshape(layout.slots, depth, ROW_WORDS)
-    places = np.arange(depth) if times is None else (times[-depth:] - anchor) // length % depth
-    words = table[np.ix_(symbols["local_slot"][mine], places)]
-    rows: Rows = words.view(KLINE)[:, :, 0]
-    good = (rows["sequence"] > 0) & (rows["sequence"] & 1 == 0)
-    good &= (rows["interval"] == code) & (rows["slot"] == slots[mine, None])
-    good &= (rows["open_time"] - anchor) // length % depth == places
-    if times is not None:
-        good &= rows["open_time"] == times[-depth:]
-    owners = np.broadcast_to(mine[:, None], good.shape)[good]
-    taken: Rows = (words.reshape(-1, ROW_WORDS) if good.all() else words[good]).view(KLINE).reshape(-1)
-    taken["slot"] = owners
-    sound = are_sound(taken, is_open=False)
-    return taken if sound.all() else taken[sound]
+
+    def __init__(self, segment: Segment, symbols: Rows, slots: Rows, times: list[Rows] | None) -> None:
+        self._segment = segment
+        self._symbols = symbols
+        self._slots = slots
+        self._times = times
+
+    def __iter__(self) -> Iterator[Rows]:
+        layout = self._segment.layout
+        size = layout.slots * layout.history_rows_per_symbol * ROW_BYTES
+        for worker in range(layout.workers):
+            mine = np.flatnonzero(self._symbols["worker"] == worker)
+            history = self._segment.region(layout.history_offset(worker), size).reshape(-1, ROW_WORDS)
+            for number, depth in enumerate(layout.history_rows):
+                first = layout.history_row(0, number)
+                table = history[first : first + layout.slots * depth].reshape(layout.slots, depth, ROW_WORDS)
+                at_once = max(1, _PIECE_ROWS // depth)
+                for start in range(0, len(mine), at_once):
+                    yield self._piece(table, mine[start : start + at_once], number)
+
+    def _piece(self, table: Rows, owners: Rows, number: int) -> Rows:
+        """Return the closed bars of one interval of some symbols, shape (n,), dtype KLINE.
+
+        Args:
+            table: The interval's history at their worker, shape (slots, depth, 16), dtype int64.
+            owners: Indices of the symbols.
+            number: Index of the interval.
+        """
+        layout = self._segment.layout
+        depth, code = layout.history_rows[number], layout.interval_codes[number]
+        length, anchor = intervals.length_ms(intervals.name_of(code)), intervals.anchor_ms(intervals.name_of(code))
+        times = None if self._times is None else self._times[number][-depth:]
+        local = self._symbols["local_slot"][owners]
+        places = np.arange(depth) if times is None else (times - anchor) // length % depth
+        words = table[local] if times is None else table[np.ix_(local, places)]
+        rows: Rows = words.view(KLINE)[:, :, 0]
+        good = (rows["sequence"] > 0) & (rows["sequence"] & 1 == 0)
+        good &= (rows["interval"] == code) & (rows["slot"] == self._slots[owners, None])
+        good &= (rows["open_time"] - anchor) // length % depth == places
+        if times is not None:
+            good &= rows["open_time"] == times
+        owner = np.broadcast_to(owners[:, None], good.shape)[good]
+        taken: Rows = (words.reshape(-1, ROW_WORDS) if good.all() else words[good]).view(KLINE).reshape(-1)
+        taken["slot"] = owner
+        sound = are_sound(taken, is_open=False)
+        return taken if sound.all() else taken[sound]

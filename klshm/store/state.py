@@ -6,6 +6,7 @@ of these, so that there is one way from any of them into a fresh segment.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,7 +42,7 @@ class State:
         origin: "segment", "journal" or "snapshot", for messages.
         symbols: Shape (m,), dtype SYMBOL; only symbols that are carried. Worker and slots mean nothing here.
         live: Open bars, shape (n,), dtype KLINE; `slot` is an index into `symbols`.
-        closed: Closed bars in pieces, each shape (n,), dtype KLINE; `slot` likewise.
+        closed: Closed bars in pieces, each shape (n,), dtype KLINE; `slot` likewise. May be read at every walk.
         time_ms: Exchange time of the newest that it knows, UTC ms.
         skew_ms: Exchange time minus this machine's clock when it was made.
     """
@@ -49,7 +50,7 @@ class State:
     origin: str
     symbols: Rows
     live: Rows
-    closed: tuple[Rows, ...] = ()
+    closed: Iterable[Rows] = ()
     time_ms: int = 0
     skew_ms: int = 0
 

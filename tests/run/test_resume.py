@@ -145,7 +145,7 @@ def test_remains_say_who_is_carried_whatever_is_older(world: World, caplog: pyte
     assert "found segment: symbols=2 open_bars=2" in caplog.text
     assert "found snapshot: symbols=2 open_bars=2" in caplog.text and " age_s=" in caplog.text
     assert "found journal: none to go on from" in caplog.text
-    assert "restored symbols=2 open_bars=2" in caplog.text and "gap: 0 to " in caplog.text
+    assert "restored symbols=2 open_bars=2" in caplog.text and "minutes for 2 symbols" in caplog.text
 
 
 def test_what_backfill_left_after_the_crash_does_not_say_who_is_carried(world: World) -> None:

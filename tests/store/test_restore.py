@@ -251,12 +251,13 @@ def test_what_a_snapshot_needs_is_a_part_of_the_whole(engine: Engine, fresh: Any
 def test_a_copy_holds_what_the_segment_held(engine: Engine) -> None:
     fill(engine)
     wanted = remains(engine.segment, whole=True)
+    pieces = [piece.tobytes() for piece in wanted.closed]
     copy = SegmentCopy(engine.segment)
     engine.words[:] = 0
     found = copy.read()
     assert found.state.symbols.tobytes() == wanted.symbols.tobytes()
     assert found.state.live.tobytes() == wanted.live.tobytes()
-    assert [piece.tobytes() for piece in found.state.closed] == [piece.tobytes() for piece in wanted.closed]
+    assert [piece.tobytes() for piece in found.state.closed] == pieces
     copy.close()
 
 
