@@ -34,8 +34,8 @@ def measure(quick: bool) -> dict[str, float]:
     Args:
         quick: One kill instead of three.
     """
-    settings = {"segment__max_symbols": _SYMBOLS, "sim__symbols": _SYMBOLS, "sim__rate": 1000}
-    with demo_engine(_INSTANCE, _WORKERS, **settings) as (engine, _):
+    sizes = {"segment__max_symbols": _SYMBOLS, "segment__log_rows": 16_384, "sim__symbols": _SYMBOLS}
+    with demo_engine(_INSTANCE, _WORKERS, **sizes, sim__rate=1000) as (engine, _):
         with attach_live(_INSTANCE, engine, _SYMBOLS) as reader:
             time.sleep(_SETTLE_S)
             workers = [row["pid"] for row in reader.status()["processes"] if row["role"].startswith("worker")]

@@ -31,7 +31,7 @@ from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 
 
-__all__ = ["latencies_us", "measure"]
+__all__ = ["bytes_seen", "latencies_us", "measure", "trade_seen"]
 
 _SYMBOLS: Final = 40
 _WARM_UP_S: Final = 0.5
@@ -52,12 +52,12 @@ def measure(quick: bool, rates: tuple[int, ...] = (10_000,)) -> dict[str, float]
     figures: dict[str, float] = {}
     for rate in rates:
         kinds: dict[str, tuple[Work, Seen, bool]] = {
-            "bare": (run_bare_recv, _bytes_seen, False),
-            "klshm": (lambda segment, port: run_worker(segment), _trade_seen, False),
-            "busy_poll": (lambda segment, port: run_worker(segment), _trade_seen, True),
+            "bare": (run_bare_recv, bytes_seen, False),
+            "klshm": (lambda segment, port: run_worker(segment), trade_seen, False),
+            "busy_poll": (lambda segment, port: run_worker(segment), trade_seen, True),
         }
         if rate <= 20_000:  # more is beyond it: it falls behind for ever
-            kinds["plain_stack"] = (run_plain_stack, _trade_seen, False)
+            kinds["plain_stack"] = (run_plain_stack, trade_seen, False)
         for kind, (work, seen, busy_poll) in kinds.items():
             name = kind if rates == (10_000,) else f"{kind}_{rate}"
             figures |= percentiles(name, latencies_us(rate, seconds, work, seen, busy_poll))
@@ -131,7 +131,7 @@ def _send_and_look(connection: socket.socket, frames: list[bytes], rate: int, is
     return (seen_ns - sent_ns) / 1000
 
 
-def _trade_seen(segment: Segment, trades: Trades, frames: Any) -> Callable[[int], bool]:
+def trade_seen(segment: Segment, trades: Trades, frames: Any) -> Callable[[int], bool]:
     """A trade is visible when the live 1m row of its symbol carries its id."""
     layout = segment.layout
     rows = segment.region(layout.live_offset(0), layout.slots * layout.intervals * lay.ROW_BYTES)
@@ -141,7 +141,7 @@ def _trade_seen(segment: Segment, trades: Trades, frames: Any) -> Callable[[int]
     return lambda number: bool(words[at[number]] >= ids[number])
 
 
-def _bytes_seen(segment: Segment, trades: Trades, frames: Any) -> Callable[[int], bool]:
+def bytes_seen(segment: Segment, trades: Trades, frames: Any) -> Callable[[int], bool]:
     """A frame is visible when so many bytes have been received."""
     words: Any = memoryview(segment.block(segment.layout.partition_offset(0)).data)
     ends = np.cumsum([len(frame) for frame in frames]).tolist()

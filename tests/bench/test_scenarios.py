@@ -51,10 +51,10 @@ def test_a_burst_is_taken_whole(call: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        "l.run_bare_recv, l._bytes_seen, False",
-        "klshm, l._trade_seen, False",
-        "klshm, l._trade_seen, True",
-        "l.run_plain_stack, l._trade_seen, False",
+        "l.run_bare_recv, l.bytes_seen, False",
+        "klshm, l.trade_seen, False",
+        "klshm, l.trade_seen, True",
+        "l.run_plain_stack, l.trade_seen, False",
     ],
 )
 def test_every_frame_is_seen_and_timed(arguments: str) -> None:
