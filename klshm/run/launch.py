@@ -179,7 +179,9 @@ def _serve(
         cores = plan(config.run.affinity, config.run.workers)
         if not _prepare(segment, resume, early):
             # What was seeded by half must not be found.
+            _log.warning("going on from nothing; the exchange is asked for what the last run knew")
             segment.unlink()
+            segment.close()
             with early.deferred():
                 segment = _create(config, early)
         clean = _run(config, segment, cores, duration_s, check)

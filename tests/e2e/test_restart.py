@@ -135,3 +135,23 @@ def test_a_named_snapshot_that_cannot_be_read_ends_the_start(tmp_path: Path) -> 
     code, line = refused(tmp_path, "--from-snapshot", str(tmp_path / "none"))
     assert (code, "cannot read snapshot" in line and "No such file" in line) == (1, True), line
     assert not (tmp_path / "data").exists()  # nothing else has happened
+
+
+BROKEN = """
+from klshm.run.resume import Resume
+def break_down(resume, segment):
+    segment.words[segment.layout.live_offset(0) // 8 + 1] = 60_000
+    raise RuntimeError("half way")
+Resume.seed = break_down
+"""
+
+
+def test_a_start_that_breaks_down_half_way_is_a_cold_one(tmp_path: Path) -> None:
+    with (
+        exchange("--symbols", "6", "--rate", "50") as market,
+        launcher(tmp_path, *addresses(market.port), *RESUMES, "--workers", "1", "--duration", "1", first=BROKEN) as one,
+    ):
+        assert one.process.wait() == 0, one.text()
+        assert "RuntimeError: half way" in one.text()
+        assert "going on from nothing" in one.text()
+        assert one.left() == []
