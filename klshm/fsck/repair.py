@@ -173,7 +173,7 @@ class _Mender:
     async def _fetch(
         self, state: ArchiveState, now_ms: int, progress: Callable[[int, int], None], *, edges: bool, until_now: bool
     ) -> None:
-        depths = depths_of(self._config.historian.bars_per_interval)
+        depths = depths_of(self._config.historian.bars_per_interval, self._config.store.retention_days)
         new = [series.table for series in self._found.archive.missing] if self._found.archive else ()
         wanted = wanted_of(state, depths, now_ms, edges=edges, until_now=until_now, new_tables=new)
         work = [(one, *page) for one in wanted for page in one.pages(PAGE_ROWS)]

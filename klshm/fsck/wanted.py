@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from klshm import intervals
 from klshm.fsck.archive import ArchiveState, Series
@@ -12,7 +13,9 @@ from klshm.fsck.bars import SeriesState
 
 __all__ = ["Wanted", "depths_of", "wanted_of"]
 
-_DEFAULT_DEPTH = 1000
+_DEFAULT_DEPTH: Final = 1000
+_DAY_MS: Final = 86_400_000
+_UNBOUNDED: Final = 1 << 40
 
 
 @dataclass
@@ -97,10 +100,11 @@ def wanted_of(
     return result
 
 
-def depths_of(config: dict[str, int]) -> dict[str, int]:
-    """Return the configured depth of every interval, rows."""
-    default = config.get("default", _DEFAULT_DEPTH)
-    return {name: config.get(name, default) for name in intervals.INTERVALS}
+def depths_of(bars: dict[str, int], retention_days: dict[str, int]) -> dict[str, int]:
+    """Return how deep every interval is to be, rows: as configured, and not beyond what is kept."""
+    default = bars.get("default", _DEFAULT_DEPTH)
+    kept = {name: days * _DAY_MS // intervals.length_ms(name) for name, days in retention_days.items()}
+    return {name: min(bars.get(name, default), kept.get(name, _UNBOUNDED)) for name in intervals.INTERVALS}
 
 
 def _add_faults(one: Wanted, found: SeriesState, end_ms: int) -> None:
