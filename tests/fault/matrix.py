@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from klshm.config.crash_points import CRASH_POINTS
+from klshm.role import block_offset
+from klshm.shm import layout as lay
+from klshm.shm.counters import LAUNCHER, Counters
+from klshm.shm.segment import Segment, open_segment
 from tests.e2e.support import Comparison, compare, trading_symbols
 from tests.support.engine import Engine, addresses, launcher
 from tests.support.exchange import Exchange
@@ -29,7 +32,38 @@ POINTS = {
 }
 """Nothing is overrun here: the walk has a test of its own."""
 WORKERS = 2
-_DIED = re.compile(r"role ended role=(\w+)(?: \d)? pid=\d+ status=signal 9")
+
+
+class Roles:
+    """The roles of a running engine, as its segment shows them; the log holds back what repeats.
+
+    Args:
+        segment: Its segment.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        layout = segment.layout
+        kinds = [("worker", index) for index in range(layout.workers)] + [("persister", 0), ("historian", 0)]
+        self._blocks = [(kind, segment.block(block_offset(layout, kind, index))) for kind, index in kinds]
+        self._launcher = Counters(segment.block(layout.launcher_offset), LAUNCHER)
+
+    @property
+    def deaths(self) -> int:
+        """How often a role has ended."""
+        return self._launcher.get("restarts_total")
+
+    @property
+    def lives(self) -> Counter[str]:
+        """How often each kind of role has begun again."""
+        found: Counter[str] = Counter()
+        for kind, block in self._blocks:
+            found[kind] += int(block[lay.B_INCARNATION]) - 1
+        return found
+
+    def pids(self, kind: str) -> list[int]:
+        """Return the processes of a kind that live."""
+        pids = [int(block[lay.B_PID]) for each, block in self._blocks if each == kind]
+        return [pid for pid in pids if is_alive(pid)]
 
 
 @dataclass
@@ -38,14 +72,13 @@ class Matrix:
 
     Args:
         market: The exchange, which lives on.
-        directory: The test's directory: every engine finds the archive, journal and segment of the one before.
-        shared: Directory of the segments.
+        directory: The test's directory: every engine finds the archive and the journal of the one before, and in
+            `$KLSHM_SHM_DIRECTORY` its segment.
         random: What decides.
     """
 
     market: Exchange
     directory: Path
-    shared: Path
     random: random.Random
     kills: Counter[str] = field(default_factory=Counter)
     audits: int = 0
@@ -54,43 +87,38 @@ class Matrix:
     @contextmanager
     def engine(
         self, points: list[str] | None = None, after_n: int = 1, options: tuple[str, ...] = ()
-    ) -> Iterator[Engine]:
+    ) -> Iterator[tuple[Engine, Roles]]:
         """Run an engine whose roles die at these points, one in each life; it is gone when the block is left."""
         chaos = ("--set", f"chaos.crash_at={','.join(points or [])}", "--set", f"chaos.crash_after_n={after_n}")
         usual = (
             *("--workers", str(WORKERS), "--set", "store.flush_interval_s=0.5"),
             *("--set", "historian.bars_per_interval=default=99,1w=50"),
         )
-        with ExitStack() as stack:
-            arguments = (*addresses(self.market.port), *usual, *chaos, *options)
-            running = stack.enter_context(
-                launcher(self.directory, *arguments, instance="matrix", KLSHM_SHM_DIRECTORY=str(self.shared))
-            )
-            stack.callback(self._count_deaths, running)
+        arguments = (*addresses(self.market.port), *usual, *chaos, *options)
+        with launcher(
+            self.directory, *arguments, instance="matrix", KLSHM_SHM_DIRECTORY=os.environ["KLSHM_SHM_DIRECTORY"]
+        ) as running:
             running.wait_live()
-            yield running
-
-    def _count_deaths(self, running: Engine) -> None:
-        self.kills.update(_DIED.findall(running.text()))
+            roles = Roles(open_segment("matrix"))
+            yield running, roles
+            self.kills += roles.lives
 
     # Killing
 
-    def wait_deaths(self, running: Engine, number: int, latest_s: float) -> None:
+    def wait_deaths(self, roles: Roles, number: int, latest_s: float) -> None:
         """Wait until so many roles have died, or until it is too late."""
         until_s = time.monotonic() + latest_s
-        wait_for(
-            lambda: len(_DIED.findall(running.text())) >= number or time.monotonic() > until_s, latest_s + 240
-        )
+        wait_for(lambda: roles.deaths >= number or time.monotonic() > until_s, latest_s + 240)
 
-    def kill_one(self, running: Engine, kind: str) -> None:
-        """Kill a role at a random instant and wait until another process has its place."""
-        rows = [row for row in running.status().get("processes", []) if row["role"] == kind and is_alive(row["pid"])]
-        if not rows:
-            return  # it is between two lives
-        died = len(_DIED.findall(running.text()))
+    def kill_one(self, running: Engine, roles: Roles, kind: str) -> None:
+        """Kill a role at a random instant and wait until that is noticed."""
+        wait_for(lambda: roles.pids(kind), explain=running.text)
         time.sleep(self.random.uniform(0.0, 0.4))  # the instant itself is what is drawn
-        os.kill(self.random.choice(rows)["pid"], signal.SIGKILL)
-        wait_for(lambda: len(_DIED.findall(running.text())) > died, explain=running.text)
+        died, pids = roles.deaths, roles.pids(kind)
+        if pids:
+            with suppress(ProcessLookupError):  # dead by itself just now: that counts as well
+                os.kill(self.random.choice(pids), signal.SIGKILL)
+            wait_for(lambda: roles.deaths > died, explain=running.text)
 
     def kill_launcher(self, running: Engine) -> None:
         """Kill the launcher; the kernel takes its roles along."""
@@ -103,7 +131,8 @@ class Matrix:
         """Kill every process at once."""
         family = engine_processes(running.process.pid)
         for pid in self.random.sample(family, len(family)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the launcher's end may have been quicker
+                os.kill(pid, signal.SIGKILL)
         self._wait_gone(running, family)
         self.kills["all at once"] += 1
 

@@ -69,8 +69,8 @@ def test_the_disk_fails_and_the_market_does_not(tmp_path: Path, monkeypatch: pyt
         tempfile.TemporaryDirectory(prefix="klshm-test-", dir="/dev/shm") as shared,
     ):
         monkeypatch.setenv("KLSHM_SHM_DIRECTORY", shared)
-        matrix = Matrix(market, tmp_path, Path(shared), Random(1))
-        with matrix.engine(options=STORE) as running, klshm.attach("matrix") as reader:
+        matrix = Matrix(market, tmp_path, Random(1))
+        with matrix.engine(options=STORE) as (running, _), klshm.attach("matrix") as reader:
             watched = Watched(running, reader)
             matrix.wait_complete(running)
             for trouble in (pin_the_wal, hold_the_lock, stop_the_persister, take_the_archive, take_the_directory):

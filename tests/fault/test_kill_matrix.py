@@ -45,22 +45,22 @@ def plans(chance: random.Random) -> list[tuple[list[str], int]]:
 def die_at_points(matrix: Matrix, points: list[str], after_n: int) -> None:
     """Let the roles of one engine die at points, kill one at random, then the engine as a whole."""
     deaths = sum(WORKERS if point.startswith("worker.") else 1 for point in points)
-    with matrix.engine(points, after_n) as running:
+    with matrix.engine(points, after_n) as (running, roles):
         # Bars close at a minute's end only: a role may need two of them to come to all its points.
-        matrix.wait_deaths(running, deaths, 2.2 * M / 1000)
+        matrix.wait_deaths(roles, deaths, 2.2 * M / 1000)
         matrix.check_confirmed()
-        matrix.kill_one(running, matrix.random.choice(ROLES))
+        matrix.kill_one(running, roles, matrix.random.choice(ROLES))
         matrix.random.choice((matrix.kill_launcher, matrix.kill_all))(running)
 
 
 def die_at_random(matrix: Matrix, engines: int) -> None:
     """Kill the roles of some engines at random instants, each engine as a whole; the last has every bar and stops."""
     for number in range(engines + 1):
-        with matrix.engine() as running:
+        with matrix.engine() as (running, roles):
             if number in (0, engines):
                 matrix.wait_complete(running)
             for kind in matrix.random.sample(ROLES, len(ROLES)):
-                matrix.kill_one(running, kind)
+                matrix.kill_one(running, roles, kind)
                 matrix.check_confirmed()
             if number < engines:
                 matrix.random.choice((matrix.kill_launcher, matrix.kill_all))(running)
@@ -70,7 +70,7 @@ def die_at_random(matrix: Matrix, engines: int) -> None:
             matrix.check_confirmed()
 
 
-def test_nothing_is_lost_whatever_is_killed(tmp_path: Path) -> None:
+def test_nothing_is_lost_whatever_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = int(os.environ.get("KLSHM_SEED") or time.time_ns() % 1_000_000)
     print(f"KLSHM_SEED={seed}")
     options = ("--symbols", "6", "--rate", "60", "--seed", str(seed), "--history-days", "80", "--start-at")
@@ -78,7 +78,8 @@ def test_nothing_is_lost_whatever_is_killed(tmp_path: Path) -> None:
         exchange(*options, "2026-11-20T11:59:25Z") as market,
         tempfile.TemporaryDirectory(prefix="klshm-test-", dir="/dev/shm") as shared,
     ):
-        matrix = Matrix(market, tmp_path, Path(shared), random.Random(seed))
+        monkeypatch.setenv("KLSHM_SHM_DIRECTORY", shared)
+        matrix = Matrix(market, tmp_path, random.Random(seed))
         while matrix.kills.total() < KILLS:
             for points, after_n in plans(matrix.random):
                 die_at_points(matrix, points, after_n)
