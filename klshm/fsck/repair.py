@@ -152,8 +152,8 @@ class _Mender:
         if self._path.exists():
             again = self._looked_again()
             await self._fetch(again, now_ms, progress, edges=edges, until_now=lost)
-            if not again.series and lost:
-                await self._fetch_anew()
+        if lost and (state is None or not (state.broken or state.series)):
+            await self._fetch_anew()
         if lost and journal is not None and not journal.damaged and not self.failed:
             _note_archived(self._path, self._config, (journal.uuid, journal.first - 1))
         self._set_aside()

@@ -14,6 +14,9 @@ import pytest
 from klshm.config import Config, DataConfig, ExchangeConfig
 from klshm.errors import ExchangeError
 from klshm.fsck import repair as repair_module
+from klshm.fsck.archive import Series
+from klshm.fsck.replace import Replacer
+from klshm.fsck.wanted import Wanted
 from klshm.shm import layout as lay
 from klshm.store import rows
 from klshm.store.archive_reader import ArchiveReader
@@ -245,3 +248,77 @@ def test_a_lock_in_the_way_is_named(world: World, monkeypatch: pytest.MonkeyPatc
     assert world.repair().report.is_clean
 
 
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_archive_of_which_nothing_is_left_is_fetched_as_new(world: World, is_there: bool) -> None:
+    wanted = stored(world)
+    world.archive.unlink()
+    if is_there:
+        world.archive.touch()
+    found = world.check()
+    assert found.commits_lost
+    after = world.repair(found)
+    assert after.report.is_clean, after.report.document()
+    now = stored(world)
+    assert {series: {t: now[series].get(t) for t in bars} for series, bars in wanted.items()} == wanted
+
+
+def test_a_damaged_snapshot_is_set_aside(world: World) -> None:
+    data = bytearray(world.snapshot.read_bytes())
+    data[-5] ^= 1
+    world.snapshot.write_bytes(data)
+    found = world.check()
+    assert found.snapshot_damaged and dict(found.report.problems) == {"unreadable": 1}
+    after = world.repair(found)
+    assert after.report.is_clean and not world.snapshot.exists()
+    assert [Path(path).read_bytes() for path in after.report.repaired["set_aside"]] == [data]
+    assert world.check().report.looked_at.keys() == {"archive", "journal"}
+
+
+def test_a_dead_segment_that_cannot_be_trusted_is_set_aside(world: World) -> None:
+    path = Path(os.environ["KLSHM_SHM_DIRECTORY"]) / "klshm.main"
+    path.write_bytes(b"?" * 9000)
+    found = world.check()
+    assert found.segment.damaged
+    assert world.repair(found).report.is_clean and not path.exists()
+
+
+def test_wrong_rows_of_an_ended_listing_do_not_stay(world: World) -> None:
+    """By its name the exchange has the bars of the later listing only."""
+    minutes = times(world, "k_btc_1m")
+    world.execute("ALTER TABLE k_btc_1m RENAME TO k_btc_1m__20260101")
+    world.execute("UPDATE series SET table_name = 'k_btc_1m__20260101', retired = 1 WHERE table_name = 'k_btc_1m'")
+    world.execute("UPDATE k_btc_1m__20260101 SET low = low / 2 WHERE open_time = ?", minutes[9])
+    with closing(Journal(world.journal)) as journal:
+        journal.trim(99)
+    world.execute("DELETE FROM meta WHERE key = 'watermark'")
+    after = world.repair()
+    assert after.report.is_clean and after.report.notes["absent"] == 1
+    assert times(world, "k_btc_1m__20260101") == [time for time in minutes if time != minutes[9]]
+
+
+def test_an_answer_that_comes_too_late_changes_nothing(world: World) -> None:
+    """What has come meanwhile stays; a bar too young to be final confirms nothing; a failure undoes all of it."""
+    (series,) = [Series(*row) for row in world.execute(
+        "SELECT table_name, symbol, interval, onboard_ms, price_decimals, quantity_decimals, retired "
+        "FROM series WHERE table_name = 'k_btc_1m'"
+    )]
+    minutes = times(world, "k_btc_1m")
+    with closing(ArchiveReader(world.archive)) as reader:
+        fetched = reader.read_series("BTCUSDT", "1m", minutes[3], minutes[6])
+    fetched["volume"] += 1
+    before = world.raw("BTCUSDT", "1m")
+    with closing(sqlite3.connect(world.archive, isolation_level=None)) as connection:
+        replacer = Replacer(connection, world.directory / "evidence.jsonl")
+        replacer.page(Wanted(series, holes=set(minutes[3:6])), minutes[3], minutes[5], fetched[:3])
+        young = fetched.copy()
+        young["state"] = lay.STATE_CLOSED
+        replacer.page(Wanted(series, better={minutes[3]}), minutes[3], minutes[3], young[:1])
+        assert world.raw("BTCUSDT", "1m") == before and sum(replacer.counts.values()) == 0
+        connection.execute("INSERT INTO meta VALUES ('absent/k_btc_1m', 'nonsense')")
+        wrong = Wanted(series, replace={minutes[4], minutes[5]})
+        with pytest.raises(ValueError):
+            replacer.page(wrong, minutes[4], minutes[5], fetched[1:2])
+        assert not connection.in_transaction
+    assert world.raw("BTCUSDT", "1m") == before
