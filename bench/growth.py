@@ -130,7 +130,7 @@ def main() -> int:
         except (RuntimeError, AssertionError, TimeoutError, OSError) as error:
             failures[name] = f"{type(error).__name__}: {error}"
             print(f"{name}: failed: {error}", file=sys.stderr)
-    options.directory.mkdir(exist_ok=True)
+    options.directory.mkdir(parents=True, exist_ok=True)
     document = {"about": origin, "curves": curves, "failures": failures}
     (options.directory / "growth.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for name, curve in curves.items():

@@ -78,7 +78,7 @@ def test_a_measurement_runs_in_its_own_process_and_one_that_fails_stops_nothing(
     assert len(found.values("micro.ring:append_ns")) == 3
 
 
-@pytest.mark.parametrize("module", ["micro.publish", "micro.swap", "micro.amend", "micro.decode", "micro.live"])
+@pytest.mark.parametrize("module", ["micro.publish", "micro.kernel", "micro.amend", "micro.live", "micro.journal"])
 def test_a_quick_measurement_prints_figures_above_zero(module: str) -> None:
     figures = run_once(module, True)
     assert figures
