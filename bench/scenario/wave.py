@@ -28,6 +28,7 @@ __all__ = ["measure", "wave_ns"]
 _SYMBOLS: Final = 150
 _TRADES: Final = 20_000
 _WEEK_MS: Final = 604_800_000
+_PAGE_WORDS: Final = 512
 
 
 def measure(quick: bool) -> dict[str, float]:
@@ -51,18 +52,22 @@ def wave_ns(symbols: int, reader_core: int | None, history_rows: int = 96) -> in
         history_rows: Closed bars kept per series.
     """
     begin_ms = BEGIN_MS + _WEEK_MS - 60_000
-    with segment_of(make_layout(symbols, history_rows=history_rows)) as segment:
+    with (
+        segment_of(make_layout(symbols, history_rows=history_rows)) as segment,
+        # Before the engine: a fork would protect its private pages, and each first store would fault.
+        child(lambda: _wait(segment), reader_core) as reader,
+    ):
         populate(segment, 0)
-        segment.words[segment.layout.history_offset(0) // 8 :: 512] += 0  # touch history too
         engine = Engine(segment.words, segment.layout)
+        for words in engine.memory:
+            words[::_PAGE_WORDS] += 0
         for events, now_ms in warm_up(symbols, begin_ms):
             engine.apply(events, now_ms)
         engine.apply(Trades.make(_TRADES, symbols, begin_ms=begin_ms).events(), begin_ms + 51_000)
         engine.publish(time.monotonic_ns())
         before = _tail(segment)
-        with child(lambda: _wait(segment), reader_core) as pid:
-            wait_for(lambda: _sleeps(pid), "the reader waits")
-            elapsed_ns = _close(engine, segment, begin_ms + 60_000)
+        wait_for(lambda: _sleeps(reader), "the reader waits")
+        elapsed_ns = _close(engine, segment, begin_ms + 60_000)
         if _tail(segment) - before != symbols * len(INTERVALS):
             raise AssertionError(f"{_tail(segment) - before} bars closed, expected {symbols * len(INTERVALS)}")
     return elapsed_ns
