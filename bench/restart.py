@@ -48,20 +48,23 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, simulator(options) as port:
         command = engine_command(Path(directory), port, options)
-        first = start(command, Path(directory))
-        wait_served(first, options.symbols).close()
-        time.sleep(options.fill)
-        running, figures = first, {}
-        for kind in ("kill", "stop"):
-            runs = []
-            for _ in range(options.runs):
-                last = end(running, kind)
-                began_s = time.monotonic()
-                running = start(command, Path(directory))
-                runs.append(measure(running, options.symbols, began_s, last))
-                time.sleep(2)
-            figures |= {f"{kind}_{name}": statistics.median(run[name] for run in runs) for name in runs[0]}
-        end(running, "stop")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the engine would outlive a bench that is cut off
+        running, figures = start(command, Path(directory)), {}
+        try:
+            wait_served(running, options.symbols).close()
+            time.sleep(options.fill)
+            for kind in ("kill", "stop"):
+                runs = []
+                for _ in range(options.runs):
+                    last = end(running, kind)
+                    began_s = time.monotonic()
+                    running = start(command, Path(directory))
+                    runs.append(measure(running, options.symbols, began_s, last))
+                    time.sleep(2)
+                figures |= {f"{kind}_{name}": statistics.median(run[name] for run in runs) for name in runs[0]}
+        finally:
+            running.terminate()
+            running.wait(60)
     print(json.dumps({"symbols": options.symbols, "workers": options.workers, "runs": options.runs, **figures}))
     if options.json:
         save(options.json, figures)
