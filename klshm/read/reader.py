@@ -114,9 +114,10 @@ class Reader:
             StaleData: If the symbol has no bar yet, or its worker is silent.
             EngineGone: If the engine stopped, died or was replaced.
         """
-        place = self.source.place(symbol, interval)
+        source = self.source
+        place = source.place(symbol, interval)
         self._liveness.check(place.worker)
-        row = ROW.unpack(self.source.views[place.worker].live_bytes(place.local_slot, place.interval))
+        row = ROW.unpack(source.views[place.worker].live_bytes(place.local_slot, place.interval))
         if row[_STATE] == lay.STATE_EMPTY:
             raise StaleData(f"{symbol} {interval} has no bar yet; try again once its worker has seen it")
         return bar_of(row, symbol)
