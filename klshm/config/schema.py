@@ -151,7 +151,7 @@ class HistorianConfig:
         "bars fetched for a new series",
         PerName(Range(1, 1_000_000), ("default", *INTERVALS)),
     )
-    from_archive: bool = _key(True, "take history that the archive holds confirmed from there, ask for the rest")
+    from_archive: bool = _key(True, "go on from what earlier runs have stored; false: from nothing, as a demo does")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from klshm.config import Config
+from klshm.config.depths import depths_of
 from klshm.errors import ArchiveError, ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned
 from klshm.exchange.backoff import Backoff
 from klshm.exchange.budget import shared_purse
@@ -36,7 +37,7 @@ from klshm.fsck.replace import Replacer
 from klshm.fsck.report import Report
 from klshm.fsck.salvage import Known, known_series, salvage
 from klshm.fsck.tables import mend_tables
-from klshm.fsck.wanted import depths_of, wanted_of
+from klshm.fsck.wanted import wanted_of
 from klshm.historian.alone import Wish, fetch_history
 from klshm.historian.source import PAGE_ROWS, RowSource
 from klshm.historian.symbols import Entry

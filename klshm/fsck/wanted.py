@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 from klshm import intervals
 from klshm.fsck.archive import ArchiveState, Series
 from klshm.fsck.bars import SeriesState
 
 
-__all__ = ["Wanted", "depths_of", "wanted_of"]
-
-_DEFAULT_DEPTH: Final = 1000
-_DAY_MS: Final = 86_400_000
-_UNBOUNDED: Final = 1 << 40
+__all__ = ["Wanted", "wanted_of"]
 
 
 @dataclass
@@ -98,13 +93,6 @@ def wanted_of(
         if one.times or one.replace:
             result.append(one)
     return result
-
-
-def depths_of(bars: dict[str, int], retention_days: dict[str, int]) -> dict[str, int]:
-    """Return how deep every interval is to be, rows: as configured, and not beyond what is kept."""
-    default = bars.get("default", _DEFAULT_DEPTH)
-    kept = {name: days * _DAY_MS // intervals.length_ms(name) for name, days in retention_days.items()}
-    return {name: min(bars.get(name, default), kept.get(name, _UNBOUNDED)) for name in intervals.INTERVALS}
 
 
 def _add_faults(one: Wanted, found: SeriesState, end_ms: int) -> None:

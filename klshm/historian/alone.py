@@ -21,6 +21,7 @@ import numpy as np
 
 from klshm import intervals
 from klshm.config import Config
+from klshm.config.depths import depths_of
 from klshm.errors import ExchangeError, ExchangeRefused, ExchangeUnreachable, IpBanned, RowsRefused, UnknownSymbol
 from klshm.exchange.backoff import Backoff
 from klshm.exchange.budget import shared_purse
@@ -191,7 +192,7 @@ class _Run:
         progress: Callable[[int, int, int], None],
     ) -> None:
         self.outcome = Outcome()
-        self._depths = config.historian.bars_per_interval
+        self._depths = depths_of(config.historian.bars_per_interval, config.store.retention_days)
         self._now_ms = now_ms
         self._progress = progress
         self._answers = _Answers()
@@ -240,8 +241,7 @@ class _Run:
     async def _first_ms(self, entry: Entry, name: str, last_ms: int, since_ms: int | None) -> int:
         length_ms = intervals.length_ms(name)
         if since_ms is None:
-            depth = self._depths.get(name, self._depths.get("default", PAGE_ROWS))
-            first_ms = last_ms - (depth - 1) * length_ms
+            first_ms = last_ms - (self._depths[name] - 1) * length_ms
             whole_until_ms = await self._archived.whole_until_ms(entry, name, last_ms - _MEND_MS)
             if whole_until_ms is None:
                 whole_until_ms = await self._archived.whole_until_ms(entry, name, 0)

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from klshm import intervals
 from klshm.config import HistorianConfig
+from klshm.config.depths import depths_of
 from klshm.errors import ExchangeError, ExchangeRefused, IpBanned, RowsRefused
 from klshm.exchange.governor import Priority
 from klshm.historian.archived import Archived
@@ -50,7 +51,7 @@ _MEND_MS: Final = 30 * 86_400_000
 """How far back a break in a stored series is looked for and mended."""
 _FOLD_S: Final = 5.0
 """After so long the worker has folded what it could of the minutes it was sent; else the exchange is asked."""
-_DEFAULT_DEPTH: Final = 1000
+_DAY_MS: Final = 86_400_000
 _LAST_MINUTES: Final = 30
 _LAST_ROWS: Final = 2
 
@@ -67,6 +68,8 @@ class Backfill:
         health: Told failures; its counters are kept.
         now_ms: Returns the exchange's time, UTC ms.
         archived: What earlier runs have stored.
+        retention_days: How long the archive keeps bars: none that it would delete is sent there, and as few as
+            the worker's history can hold are asked for.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Backfill:
         health: Health,
         now_ms: Callable[[], int],
         archived: Archived,
+        retention_days: Mapping[str, int] | None = None,
     ) -> None:
         layout = segment.layout
         self._layout = layout
@@ -91,6 +95,9 @@ class Backfill:
         self._archived = archived
         self._tally = Tally(health.counters)
         self._names = [intervals.name_of(code) for code in layout.interval_codes]
+        self._retention_days = retention_days or {}
+        held = dict(zip(self._names, layout.history_rows, strict=True))
+        self._depths = depths_of(config.bars_per_interval, self._retention_days, held)
         self._views = [PartitionView(segment, worker) for worker in range(layout.workers)]
         self._queue: asyncio.PriorityQueue[Task] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
@@ -170,7 +177,7 @@ class Backfill:
     async def _first_pass_of(self, task: Task, index: int) -> None:
         name = self._names[index]
         last_ms = self._last_open_ms(name)
-        first_ms = last_ms - (min(first_pass_rows(name), self._depth_of(name)) - 1) * intervals.length_ms(name)
+        first_ms = last_ms - (min(first_pass_rows(name), self._depths[name]) - 1) * intervals.length_ms(name)
         missing = await self._missing(task.entry, index, first_ms, last_ms)
         if missing is None:
             return
@@ -204,7 +211,7 @@ class Backfill:
         name = self._names[index]
         last_ms, count = self._last_open_ms(name), _LAST_MINUTES if index == 0 else _LAST_ROWS
         first_ms = last_ms - (count - 1) * intervals.length_ms(name)
-        await self._store(await self._source.fetch(entry, name, first_ms, last_ms, Priority.BACKFILL))
+        await self._store(name, await self._source.fetch(entry, name, first_ms, last_ms, Priority.BACKFILL))
 
     async def _missing(self, entry: Entry, index: int, first_ms: int, last_ms: int) -> tuple[int, int] | None:
         """Return the smallest range that neither the worker's history nor the archive holds; hand over the latter's."""
@@ -240,7 +247,7 @@ class Backfill:
         fetch = self._source.fetch_some if is_fresh else self._source.fetch
         rows = await fetch(entry, name, first_ms, last_ms, Priority.BACKFILL)
         await self._to_worker(entry, index, rows)
-        await self._store(rows)
+        await self._store(name, rows)
         young = rows[rows["state"] != lay.STATE_CONFIRMED]["open_time"]
         if index and len(young) and not is_second:
             span = int(young[0]), int(young[-1])
@@ -254,22 +261,20 @@ class Backfill:
         oldest_held_ms = self._last_open_ms(self._names[index]) - (self._layout.history_rows[index] - 3) * length_ms
         await self._inboxes[entry.worker].bulk(rows[rows["open_time"] >= oldest_held_ms])
 
-    async def _store(self, rows: Rows) -> None:
+    async def _store(self, name: str, rows: Rows) -> None:
+        if name in self._retention_days:
+            rows = rows[rows["open_time"] >= self._now_ms() - self._retention_days[name] * _DAY_MS]
         await self._log.bulk(rows)
         self._tally.fetched(len(rows))
 
     # Bookkeeping
-
-    def _depth_of(self, name: str) -> int:
-        depths = self._config.bars_per_interval
-        return depths.get(name, depths.get("default", _DEFAULT_DEPTH))
 
     async def _rows_wanted(self, entry: Entry, name: str) -> int:
         """Return the depth of a new series; of a known one, what reaches back to its first break if that is more."""
         length_ms, last_ms = intervals.length_ms(name), self._last_open_ms(name)
         whole_until_ms = await self._archived.whole_until_ms(entry, name, last_ms - _MEND_MS)
         behind = (last_ms - whole_until_ms) // length_ms if whole_until_ms is not None else 0
-        return max(self._depth_of(name), behind)
+        return max(self._depths[name], behind)
 
     def _last_open_ms(self, name: str) -> int:
         """Return the open time of the newest bar that has ended."""

@@ -86,7 +86,15 @@ class Historian:
         source = RowSource(self.client, self.inboxes, self.health, now_ms)
         self.archived = Archived(archive_path(data_directory(config)) if config.historian.from_archive else None)
         self.backfill = Backfill(
-            segment, config.historian, source, self.inboxes, self.log, self.health, now_ms, self.archived
+            segment,
+            config.historian,
+            source,
+            self.inboxes,
+            self.log,
+            self.health,
+            now_ms,
+            self.archived,
+            config.store.retention_days,
         )
         self.needs = Needs(
             segment,

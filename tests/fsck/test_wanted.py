@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from klshm.config.depths import depths_of
 from klshm.fsck.archive import ArchiveState, Series
 from klshm.fsck.bars import Hole, SeriesState
-from klshm.fsck.wanted import Wanted, depths_of, wanted_of
+from klshm.fsck.wanted import Wanted, wanted_of
 from tests.store.engine import MINUTE, START, bars
 
 

@@ -38,6 +38,7 @@ class World:
 
     def __init__(self, made: Any, server: KlineServer, client: RestClient, **config: Any) -> None:
         self.made, self.server, self.client = made, server, client
+        self.retention_days = config.pop("retention_days", {})
         self.config = {"concurrency": 4, "bars_per_interval": {"default": 600, "1d": 50, "1w": 50}, **config}
         self.health = Health(make_role(made, "http://127.0.0.1:1"))
         self.counters = self.health.counters
@@ -60,6 +61,7 @@ class World:
             self.health,
             now_ms,
             NO_ARCHIVE,
+            self.retention_days,
         )
 
     async def until_idle(self, backfill: Backfill | None = None) -> None:

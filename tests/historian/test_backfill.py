@@ -60,6 +60,23 @@ def test_rows_go_to_worker_and_persister(tmp_path: Path, monkeypatch: pytest.Mon
     with_world(tmp_path, monkeypatch, main)
 
 
+def test_what_the_archive_would_delete_is_not_sent_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(world: World) -> None:
+        world.backfill.add(world.book.entries[:1])
+        await world.until_idle()
+        logged = world.consumers.log
+        five = logged[logged["interval"] == intervals.code_of("5m")]["open_time"]
+        assert len(five) in (287, 288) and min(five) >= now_ms() - 86_400_000
+        held = world.made.layout.history_rows[INTERVALS.index("5m")]
+        # The worker's history is filled as deep as it is, and no deeper row is asked for.
+        assert len(world.consumers.rows(0, "5m")) == held - 2
+        asked = [int(q["limit"]) for q in world.server.asked if q["interval"] == "5m"]
+        assert sum(asked) == max(held, 288) < 600
+        assert np.sum(logged["interval"] == intervals.code_of("30m")) == 600
+
+    with_world(tmp_path, monkeypatch, main, retention_days={"5m": 1})
+
+
 def test_done_comes_after_the_rows_it_speaks_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(world: World) -> None:
         world.backfill.add(world.book.entries[:1])
