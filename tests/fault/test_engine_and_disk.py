@@ -63,7 +63,7 @@ def _is_more(now: dict[str, int], before: dict[str, int]) -> bool:
 
 
 def test_the_disk_fails_and_the_market_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ("--symbols", "6", "--rate", "60", "--history-days", "40", "--weight-limit", "1000000")  # the audit asks too
+    options = ("--weight-limit", "1000000", "--symbols", "6", "--rate", "60", "--history-days", "40")
     with (
         exchange(*options) as market,
         tempfile.TemporaryDirectory(prefix="klshm-test-", dir="/dev/shm") as shared,
