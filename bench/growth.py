@@ -37,10 +37,11 @@ from klshm.core.events import EVENT, TICK
 from klshm.shm.segment import Segment
 
 
-__all__ = ["CURVES", "main"]
+__all__ = ["CURVES", "main", "panels"]
 
 RESULTS: Final = Path(__file__).parent / "results"
 _PERCENTS: Final = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9)
+_TYPICAL_PERCENT: Final = 95
 
 Curve = Mapping[str, Sequence[float]]
 """`x` and one list per line."""
@@ -139,12 +140,29 @@ def main() -> int:
 
 
 def _draw(path: Path, name: str, curve: Curve) -> None:
-    """Draw a curve; lines of one unit share a panel."""
-    lines = {line: values for line, values in curve.items() if line != "x"}
-    shared = name in ("load", "distribution")
-    panels = {f"{name}: us": lines} if shared else {line: {line: values} for line, values in lines.items()}
     title = (CURVES[name].__doc__ or name).splitlines()[0]
-    draw(path, [Panel(what, curve["x"], some) for what, some in panels.items()], title, _X_TITLES[name])
+    draw(path, panels(name, curve), title, _X_TITLES[name])
+
+
+def panels(name: str, curve: Curve) -> list[Panel]:
+    """Return what is drawn: lines share a panel where they share a unit and a scale."""
+    x = curve["x"]
+    lines = {line: values for line, values in curve.items() if line != "x"}
+    if name == "load":
+        return [
+            Panel(f"{percent}, us", x, {line: values for line, values in lines.items() if line.endswith(percent)})
+            for percent in ("p50", "p99")
+        ]
+    if name == "distribution":
+        near = {line: values for line, values in lines.items() if line != "plain stack"}
+        count = sum(percent <= _TYPICAL_PERCENT for percent in x)
+        typical = {line: values[:count] for line, values in near.items()}
+        return [
+            Panel(f"us, up to the {_TYPICAL_PERCENT}th percentile", x[:count], typical),
+            Panel("us, with the tail", x, near),
+            Panel("us, with the plain stack", x, lines),
+        ]
+    return [Panel(line, x, {line: values}) for line, values in lines.items()]
 
 
 _X_TITLES: Final = {

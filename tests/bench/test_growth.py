@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench import growth
+
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,3 +32,14 @@ def test_an_unknown_curve_is_refused() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "invalid choice: 'waves'" in done.stderr
+
+
+def test_lines_share_a_panel_where_they_share_a_scale() -> None:
+    load = {"x": [1.0, 2.0], "a p50": [1.0, 2.0], "a p99": [3.0, 4.0], "b p50": [5.0, 6.0], "b p99": [7.0, 8.0]}
+    median, tail = growth.panels("load", load)
+    assert (set(median.lines), set(tail.lines)) == ({"a p50", "b p50"}, {"a p99", "b p99"})
+    lines = {"x": [50.0, 95.0, 99.0], "klshm": [1.0, 2.0, 3.0], "plain stack": [4.0, 5.0, 6.0]}
+    typical, near, every = growth.panels("distribution", lines)
+    assert (typical.x, typical.lines) == ([50.0, 95.0], {"klshm": [1.0, 2.0]})
+    assert (set(near.lines), set(every.lines)) == ({"klshm"}, {"klshm", "plain stack"})
+    assert [panel.title for panel in growth.panels("wave", {"x": [1.0], "wave ms": [2.0]})] == ["wave ms"]
