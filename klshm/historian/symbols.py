@@ -176,7 +176,7 @@ class SymbolBook:
 def _entry(slot: int, row: Any) -> Entry:
     return Entry(
         slot=slot,
-        name=bytes(row["name"]).decode(),
+        name=bytes(row["name"]).decode(errors="replace"),
         status=int(row["status"]),
         worker=int(row["worker"]),
         local_slot=int(row["local_slot"]),
@@ -186,6 +186,6 @@ def _entry(slot: int, row: Any) -> Entry:
         delivery_ms=int(row["delivery_ms"]),
         trades_24h=int(row["trades_24h"]),
         contract=int(row["contract"]),
-        pair=bytes(row["pair"]).decode(),
+        pair=bytes(row["pair"]).decode(errors="replace"),
         generation=int(row["generation"]),
     )

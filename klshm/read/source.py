@@ -156,7 +156,7 @@ class Source:
         if self._market is None or version != self._market[0]:
             rows = self.table.rows()
             rows = rows[(rows["status"] != lay.SYMBOL_EMPTY) & (rows["status"] != lay.SYMBOL_DELISTED)]
-            names = tuple(bytes(name).decode() for name in rows["name"])
+            names = tuple(bytes(name).decode(errors="replace") for name in rows["name"])
             self._market = version, Market(names, rows["worker"].copy(), rows["local_slot"].copy())
         return self._market[1]
 

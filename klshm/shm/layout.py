@@ -51,6 +51,7 @@ from typing import Any, Final
 import numpy as np
 
 from klshm.errors import LayoutMismatch, SegmentDamaged
+from klshm.intervals import CODES
 
 
 __all__ = [
@@ -486,6 +487,5 @@ class Layout:
             min(self.max_symbols, self.slots, *self.history_rows, *rings) > 0
             and 0 < self.workers <= MAX_WORKERS
             and all(rows & (rows - 1) == 0 for rows in rings)
-            and min(self.interval_codes) >= 0
-            and max(self.interval_codes) < INTERVAL_COMMAND
+            and set(self.interval_codes) <= set(CODES.values())
         )

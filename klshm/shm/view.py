@@ -282,7 +282,7 @@ class SymbolTable:
 
     def name(self, slot: int) -> str:
         """Return the name of a slot's symbol as the exchange spells it."""
-        return str(bytes(self.row(slot)["name"]).decode())
+        return str(bytes(self.row(slot)["name"]).decode(errors="replace"))
 
     def _refresh(self) -> None:
         version = self.version
@@ -290,7 +290,7 @@ class SymbolTable:
             return
         self._cached = self.rows()
         order = sorted(range(len(self._cached)), key=lambda s: self._cached[s]["status"] != lay.SYMBOL_DELISTED)
-        self._slots = {bytes(self._cached[slot]["name"]).decode(): slot for slot in order}
+        self._slots = {bytes(self._cached[slot]["name"]).decode(errors="replace"): slot for slot in order}
         self._seen = version
 
 

@@ -108,7 +108,8 @@ class Inbox:
     def _add(self, slot: int, row: Any) -> Events:
         local = int(row["local_slot"])
         contract = lay.CONTRACT_NAMES[int(row["contract"])]
-        self._on_add(local, bytes(row["name"]).decode(), bytes(row["pair"]).decode(), contract)
+        name, pair = (bytes(row[field]).decode(errors="replace") for field in ("name", "pair"))
+        self._on_add(local, name, pair, contract)
         return _event(
             kind=SYMBOL_ADD,
             slot=local,

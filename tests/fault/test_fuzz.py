@@ -286,23 +286,10 @@ def test_configuration_of_any_bytes_options_and_variables(data: bytes, option: s
 # -- shared memory --------------------------------------------------------------------------------------
 
 
-CODES = slice(lay.H_INTERVAL_CODE, lay.H_INTERVAL_CODE + lay.MAX_INTERVALS)
-NAME_WORDS = slice(11, 27)
-
-
 def spoil(words: Any, first: int, last: int, at: list[tuple[int, int]]) -> None:
     """Overwrite some words of a stretch."""
     for index, value in at:
         words[first + index % (last - first)] = value
-
-
-def keep_spelling(words: Any, before: Any, layout: lay.Layout) -> None:
-    """Undo what was done to interval codes and names, which readers take at their word."""
-    words[CODES] = before[CODES]
-    at = layout.symbols_offset // 8
-    size = layout.max_symbols * lay.SYMBOL_WORDS
-    spelt, was = (a[at : at + size].reshape(-1, lay.SYMBOL_WORDS)[:, NAME_WORDS] for a in (words, before))
-    spelt[:] = was
 
 
 WORDS = some.lists(
@@ -317,7 +304,6 @@ WORDS = some.lists(
 def test_headers_of_segments(at: list[tuple[int, int]], cut: int | None, desk: Desk) -> None:
     words = desk.words.copy()
     spoil(words, 0, lay.HEADER_BYTES // 8, at)
-    keep_spelling(words, desk.words, desk.layout)
     path = segment_path("damaged")
     path.write_bytes(words.tobytes()[:cut])
     for look in (open_segment, klshm.attach):
@@ -354,7 +340,6 @@ def test_regions_of_segments(at: list[tuple[int, int]], where: str, look: str, d
     }[where]
     before = desk.words.copy()
     spoil(desk.words, offset // 8, offset // 8 + 256, at)
-    keep_spelling(desk.words, before, layout)
     try:
         with contextlib.suppress(KlshmError), klshm.attach("test") as reader:
             LOOKS[look](reader)
