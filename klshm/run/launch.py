@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from klshm import __version__, logs
-from klshm.config import ChaosConfig, Config, settings
+from klshm.config import Config, settings
 from klshm.config.keys import keys
 from klshm.errors import KlshmError
 from klshm.exchange.proxy import proxy_for
@@ -161,7 +161,7 @@ def _with_chaos(config: Config) -> Config:
     """Let a demo of the exchange's faults show one of ours too."""
     if not config.sim.faults or config.chaos.kill_worker_after_s != _UNSET:
         return config
-    return dataclasses.replace(config, chaos=ChaosConfig(kill_worker_after_s=_CHAOS_S))
+    return dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, kill_worker_after_s=_CHAOS_S))
 
 
 def _serve(
