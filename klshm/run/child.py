@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from typing import Final
 
 from klshm import logs
@@ -26,12 +27,14 @@ _PR_SET_PDEATHSIG: Final = 1
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def fork_role(role: Role, core: int | None) -> int:
+def fork_role(role: Role, core: int | None, private: Iterable[int] = ()) -> int:
     """Fork a process for a role.
 
     Args:
         role: The role; the child makes a stop flag of its own.
         core: Core to pin it to; None: not pinned.
+        private: The launcher's own descriptors, which the child closes: a role that is started late would
+            hold more of them than one that is started first.
 
     Returns:
         The child's pid.
@@ -54,7 +57,7 @@ def fork_role(role: Role, core: int | None) -> int:
         return pid
     code = 1
     try:
-        code = _child(role, core, launcher)
+        code = _child(role, core, launcher, private)
     except KeyboardInterrupt:
         code = 0
     except BaseException as error:
@@ -99,10 +102,12 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _child(role: Role, core: int | None, launcher: int) -> int:
+def _child(role: Role, core: int | None, launcher: int, private: Iterable[int]) -> int:
     die_with(launcher)
     os.setsid()  # Ctrl-C reaches the launcher only, which stops the roles in order
     signal.set_wakeup_fd(-1)
+    for descriptor in private:
+        os.close(descriptor)
     role.stop = Stop()  # the flag inherited is that of every process this role has had
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: role.stop.set())

@@ -195,7 +195,7 @@ class Supervisor:
 
     def _fork(self, child: Child) -> None:
         try:
-            child.pid = fork_role(child.role, child.core)
+            child.pid = fork_role(child.role, child.core, self._own_descriptors())
         except OSError as error:
             child.began_s = time.monotonic()  # or what never ran would count as stable, and be tried without a pause
             pause_s = self._plan_restart(child)
@@ -206,6 +206,10 @@ class Supervisor:
         child.descriptor = os.pidfd_open(child.pid)
         child.began_s = time.monotonic()
         child.killed = False
+
+    def _own_descriptors(self) -> list[int]:
+        others = [child.descriptor for child in self.children if child.descriptor >= 0]
+        return [self._signals, self._wakeup, *others]
 
     def _plan_restart(self, child: Child) -> float:
         """The first restart is at once, each further one later, until the role has been stable."""

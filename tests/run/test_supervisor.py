@@ -78,6 +78,9 @@ def test_a_role_that_ends_or_hangs_is_replaced(tmp_path: Path, market: Exchange,
         wait_for(lambda: is_replaced(segment, 0, killed), explain=running.text)
 
         assert pid_of(segment, 1) == other
+        for pid in (pid_of(segment, 0), other):  # none holds what is the launcher's alone, however late it came
+            held = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.exists()]
+            assert "anon_inode:[pidfd]" not in held
         assert counters.get("restarts_total") == 3
         assert counters.get("hung_total") == 1
         endings = re.findall(r"role ended role=worker 0 pid=(\d+) status=(.*) restart_in_s=([\d.]+)", running.text())
