@@ -1,8 +1,8 @@
 """How the engine's kernels are compiled: one version of each, with the types its arguments' names say.
 
 Without given types the compiler would make a version of its own for every constant argument, and
-a Python wrapper for each: four times the time. ``m`` is the memory, ``events`` and ``words`` are
-arrays of words, everything else is one word.
+a Python wrapper for each: four times the time. ``m`` is the memory, ``events``, ``words``
+and ``state`` are arrays of words, everything else is one word.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 import numba
 
 from klshm.core.state import Memory
-from klshm.shm.compile import COMPILED, kernel
+from klshm.shm.compile import COMPILED, UNCOUNTED, kernel
 
 
 __all__ = ["compiled", "entry", "merged"]
@@ -22,7 +22,7 @@ __all__ = ["compiled", "entry", "merged"]
 def _types() -> dict[str, Any]:  # pragma: no cover - machine code only
     words = numba.int64[::1]
     memory = numba.types.NamedUniTuple(words, 2, Memory)  # type: ignore[no-untyped-call]
-    return {"m": memory, "events": words, "words": words}
+    return {"m": memory, **dict.fromkeys(("events", "words", "state"), words)}
 
 
 _TYPES: Final = _types() if COMPILED else {}  # pragma: no branch
@@ -53,7 +53,7 @@ def merged(function: Any) -> Any:
     """
     if not COMPILED:
         return function
-    return numba.njit(inline="always", error_model="numpy")(function)  # pragma: no cover - machine code only
+    return numba.njit(inline="always", error_model="numpy", **UNCOUNTED)(function)  # pragma: no cover - machine code
 
 
 def entry(function: Any) -> Any:

@@ -123,8 +123,8 @@ class Engine:
         Returns:
             How many log entries became visible; the caller wakes those who wait for the tail.
         """
-        words = np.ascontiguousarray(events).view(np.int64).reshape(-1)
-        return int(apply_events(self.memory, words, len(events), now_ms, mono_ns))
+        words = events.view(np.int64) if events.flags.c_contiguous else np.ascontiguousarray(events).view(np.int64)
+        return int(apply_events(*self.memory, words, len(events), now_ms, mono_ns))
 
     def publish(self, mono_ns: int) -> int:
         """Publish a new half if anything changed since the last two.
@@ -135,7 +135,7 @@ class Engine:
         state = self.memory.state
         if state[self._tracker + D_CURRENT] == 0 and state[self._tracker + D_PREVIOUS] == 0:
             return 0
-        return int(publish_halves(self.memory, mono_ns))
+        return int(publish_halves(*self.memory, mono_ns))
 
     def set_lag(self, lag_ms: int) -> None:
         """Tell how far the streams run behind the exchange's clock (99th percentile), ms."""

@@ -24,6 +24,9 @@ FOREVER: Final = 1 << 62
 MINUTE: Final = 60_000
 MAX_INTERVALS: Final = 16
 
+LINE: Final = 8
+"""Words of a cache line."""
+
 CELLS: Final = 9
 """A bar in integer units: open, high, low, close, volume, quote, taker buy volume, taker buy quote, count."""
 OPEN: Final = 0
@@ -84,10 +87,10 @@ SCRATCH_CELLS: Final = 8
 """Bars of scratch; after them one scratch fold per interval."""
 
 # ---------------------------------------------------------------------------------------
-# Words of a symbol
+# Words of a symbol; most trades need its first three cache lines only
 
 S_ACTIVE: Final = 0
-S_GLOBAL_SLOT: Final = 1
+S_STEADY: Final = 1  # the open minute whose next trade may take the short way (`kernel.steady`), FOREVER: none
 S_PRICE_DECIMALS: Final = 2
 S_QUANTITY_DECIMALS: Final = 3
 S_LAST_A: Final = 4  # newest aggregate trade id, -1: none yet
@@ -97,73 +100,74 @@ S_LAST_E: Final = 7
 S_COVERED_L: Final = 8  # newest trade id that trades or official frames cover
 S_PREFIX: Final = 9  # SUMS words
 S_EPOCH: Final = 14  # grows at every hole: prefixes compare within one epoch only
-S_DOUBT: Final = 15  # since when the trade stream is in doubt, ms; -1: it is not
-S_RING_COUNT: Final = 16  # trades ever pushed
-S_HOLES: Final = 17
-S_UNFILLED: Final = 18  # first trade id after the newest hole that was given up
-S_ORIGIN: Final = 19  # first minute the exchange can have, ms
-S_JOINED: Final = 20  # when the first trade or frame came, ms; FOREVER: not yet
-S_OPEN_MINUTE: Final = 21  # open time of the live 1m bar; -1: none yet
-S_LAST_CLOSE: Final = 22  # price of the newest close known, -1: unknown
-S_FINAL_MINUTE: Final = 23  # newest minute that is final with a known L
-S_FINAL_L: Final = 24
-S_FRAME_E: Final = 25  # event time of the newest frame
-S_FRAME_L: Final = 26
-S_RESETS: Final = 27  # suspicious trades in a row
-S_TOUCHED: Final = 28  # bit per minute record that changed in this event
-S_LISTED: Final = 29  # in the touched list
-S_NEED_FROM: Final = 30  # oldest closed bar that is not confirmed, -1: none
-S_AHEAD_SINCE: Final = 31  # since when official ids are ahead of the trades, -1
-S_BEHIND_SINCE: Final = 32  # since when trades are ahead of the official frames, -1
-S_LAST_EVENT: Final = 33  # newest event time of either stream
-S_AHEAD_FROM: Final = 34  # event time of the newest thing known when official ids first ran ahead
-S_CONTRADICTED: Final = 35  # number of contradictions of confirmed bars, then their digests
-S_DIGESTS: Final = 36  # DIGESTS words
-S_UNLOGGED: Final = 40  # MAX_INTERVALS words: open time of a closed fold with unlogged changes, -1
-S_START: Final = 56  # SUMS words: the prefix before the oldest trade ever held
+S_RING_COUNT: Final = 15  # trades ever pushed
+S_FRAME_E: Final = 16  # event time of the newest frame
+S_FRAME_L: Final = 17
+S_AHEAD_SINCE: Final = 18  # since when official ids are ahead of the trades, -1
+S_BEHIND_SINCE: Final = 19  # since when trades are ahead of the official frames, -1
+S_LAST_EVENT: Final = 20  # newest event time of either stream
+S_LISTED: Final = 21  # in the touched list
+S_RESETS: Final = 22  # suspicious trades in a row
+S_JOINED: Final = 23  # when the first trade or frame came, ms; FOREVER: not yet
+S_GLOBAL_SLOT: Final = 24
+S_OPEN_MINUTE: Final = 25  # open time of the live 1m bar; -1: none yet
+S_TOUCHED: Final = 26  # bit per minute record that changed in this event
+S_DOUBT: Final = 27  # since when the trade stream is in doubt, ms; -1: it is not
+S_HOLES: Final = 28
+S_UNFILLED: Final = 29  # first trade id after the newest hole that was given up
+S_ORIGIN: Final = 30  # first minute the exchange can have, ms
+S_LAST_CLOSE: Final = 31  # price of the newest close known, -1: unknown
+S_FINAL_MINUTE: Final = 32  # newest minute that is final with a known L
+S_FINAL_L: Final = 33
+S_NEED_FROM: Final = 34  # oldest closed bar that is not confirmed, -1: none
+S_AHEAD_FROM: Final = 35  # event time of the newest thing known when official ids first ran ahead
+S_CONTRADICTED: Final = 36  # number of contradictions of confirmed bars, then their digests
+S_DIGESTS: Final = 37  # DIGESTS words
+S_UNLOGGED: Final = 41  # MAX_INTERVALS words: open time of a closed fold with unlogged changes, -1
+S_START: Final = 57  # SUMS words: the prefix before the oldest trade ever held
 S_WORDS: Final = 64
 
 DIGESTS: Final = 4
 
 # ---------------------------------------------------------------------------------------
-# Words of a minute record (eight per symbol, at (minute number) & 7)
+# Words of a minute record (eight per symbol, at (minute number) & 7); most trades need its first four cache lines only
 
 RECORDS: Final = 8
 M_TIME: Final = 0  # open time, -1: unused
-M_BASE: Final = 1  # BASE_...
-M_BASE_F: Final = 2
-M_BASE_L: Final = 3
-M_BASE_CELLS: Final = 4  # CELLS words
-M_PEND: Final = 13  # PEND_...: the base frame has not met its trades yet
-M_OWN: Final = 14  # the base is not the exchange's but our own row, found after a restart
-M_HAS_OFF: Final = 15
-M_OFF: Final = 16  # SUMS words: the prefix at the minute's lower cut
-M_OFF_EXACT: Final = 21
-M_OFF_EPOCH: Final = 22
-M_OFF_L: Final = 23  # the official id it was measured at, -1: it comes from trades or from the minute before
-M_CLEAN_L: Final = 24  # the last clean frame, to measure again when a hole was filled
-M_CLEAN_SUMS: Final = 25  # SUMS words
-M_HAS_TRADES: Final = 30
-M_FIRST: Final = 31  # first trade id held
-M_LAST: Final = 32  # last trade id held
-M_OPEN: Final = 33  # prices of the trades held
-M_HIGH: Final = 34
-M_LOW: Final = 35
-M_CLOSE: Final = 36
-M_END: Final = 37  # SUMS words: the prefix after the last trade held
-M_LAST_MULTI: Final = 42  # the last group held has more than one id
-M_LAST_E: Final = 43
-M_MULTI_L: Final = 44  # last id of the newest group with more than one id
-M_NEXT_SEEN: Final = 45  # a contiguous trade of a later minute has been seen
-M_STATE: Final = 46  # STATE_LIVE, STATE_CLOSED, STATE_CONFIRMED
-M_SETTLED: Final = 47
-M_UNLOGGED: Final = 48  # the history row changed since it was logged
-M_SOURCE: Final = 49  # SOURCE_... of the confirmation
-M_CORRECTED: Final = 50
-M_LATE: Final = 51
-M_HOLED: Final = 52  # first trade id after trades that are known to be lost for good
-M_PURE_CLEAN: Final = 53  # no hole touched it
-M_PURE: Final = 54  # CELLS words: the aggregate trades by T alone
+M_PEND: Final = 1  # PEND_...: the base frame has not met its trades yet
+M_BASE_L: Final = 2
+M_OFF: Final = 3  # SUMS words: the prefix at the minute's lower cut
+M_HAS_TRADES: Final = 8
+M_FIRST: Final = 9  # first trade id held
+M_OPEN: Final = 10  # prices of the trades held
+M_HIGH: Final = 11
+M_LOW: Final = 12
+M_CLOSE: Final = 13
+M_LAST: Final = 14  # last trade id held
+M_LAST_E: Final = 15
+M_END: Final = 16  # SUMS words: the prefix after the last trade held
+M_LAST_MULTI: Final = 21  # the last group held has more than one id
+M_MULTI_L: Final = 22  # last id of the newest group with more than one id
+M_PURE: Final = 23  # CELLS words: the aggregate trades by T alone
+M_BASE: Final = 32  # BASE_...
+M_BASE_F: Final = 33
+M_OWN: Final = 34  # the base is not the exchange's but our own row, found after a restart
+M_HAS_OFF: Final = 35
+M_OFF_EXACT: Final = 36
+M_OFF_EPOCH: Final = 37
+M_OFF_L: Final = 38  # the official id it was measured at, -1: it comes from trades or from the minute before
+M_STATE: Final = 39  # STATE_LIVE, STATE_CLOSED, STATE_CONFIRMED
+M_HOLED: Final = 40  # first trade id after trades that are known to be lost for good
+M_NEXT_SEEN: Final = 41  # a contiguous trade of a later minute has been seen
+M_BASE_CELLS: Final = 42  # CELLS words
+M_CLEAN_L: Final = 51  # the last clean frame, to measure again when a hole was filled
+M_CLEAN_SUMS: Final = 52  # SUMS words
+M_SETTLED: Final = 57
+M_UNLOGGED: Final = 58  # the history row changed since it was logged
+M_SOURCE: Final = 59  # SOURCE_... of the confirmation
+M_CORRECTED: Final = 60
+M_LATE: Final = 61
+M_PURE_CLEAN: Final = 62  # no hole touched it
 M_HAS_TICK: Final = 63
 M_TICK_CELLS: Final = 64  # CELLS words and a CLASS_...
 M_HAS_SETTLE: Final = 74
@@ -264,7 +268,9 @@ def new_memory(words: Words, slots: int, intervals: int) -> Memory:
     for word, size in sizes:
         starts[word] = at
         at += size
-    state = np.zeros(at, dtype=np.int64)
+    room = np.zeros(at + LINE, dtype=np.int64)
+    first = -room.ctypes.data // 8 % LINE  # records of whole lines begin with one
+    state = room[first : first + at]
     state[C_SLOTS], state[C_INTERVALS] = slots, intervals
     for word, start in starts.items():
         state[word] = start

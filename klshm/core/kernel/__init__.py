@@ -1,10 +1,11 @@
 """The compiled part of the engine.
 
-The way of a trade: ``apply`` (the one entry) → ``scaling`` (units) → ``intake``, ``trades``,
-``fills``, ``holes`` (identity) → ``splice`` (against official frames) → ``closing`` (tick, settle,
-amend, confirm), ``proof`` → ``folds`` (higher intervals) → ``rows`` (records in shared memory);
-``frames`` and ``rest`` bring what the exchange says itself, ``flags`` and ``match`` say what of it
-holds, ``live`` publishes, ``lifecycle`` and ``needs`` serve symbols and the historian.
+The way of a trade: ``apply`` (the one entry) →
+``steady`` (most trades end here) or ``scaling`` (units) → ``intake``, ``trades``, ``fills``,
+``holes``, ``watch`` (identity) → ``splice`` (against official frames) → ``closing`` (tick, settle,
+amend, confirm), ``proof`` → ``folds`` (higher intervals) → ``rows``, ``numbers`` (records in
+shared memory); ``frames`` and ``rest`` bring what the exchange says itself, ``flags`` and ``match``
+say what of it holds, ``live`` publishes, ``lifecycle`` and ``needs`` serve symbols and the historian.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Final
 __all__ = ["WAVES"]
 
 WAVES: Final = (
-    (("rows", "records", "holes"), ()),
-    (("flags", "match", "folds", "minutes", "closing"), ("intake", "splice", "scaling")),
-    (("stored", "proof", "fills", "trades", "rest"), ("live", "needs", "lifecycle", "frames")),
+    (("numbers", "rows", "records", "holes"), ()),
+    (("flags", "match", "folds", "minutes", "closing"), ("intake", "splice", "scaling", "watch")),
+    (("stored", "proof", "fills", "steady", "trades", "rest"), ("live", "needs", "lifecycle", "frames")),
     (("apply",), ()),
 )
 """All kernel modules in the order in which they are compiled: wave by wave, in each those of the

@@ -19,9 +19,10 @@ from klshm.core.kernel.needs import check_streams, set_doubt, write_needs
 from klshm.core.kernel.rest import apply_rest_row
 from klshm.core.kernel.rows import count, record_at, symbol_at
 from klshm.core.kernel.scaling import read_cells, read_trade
+from klshm.core.kernel.steady import FUTURE_MS, MOST_FILLS, apply_steady
 from klshm.core.kernel.stored import give_up_minute
 from klshm.core.kernel.trades import apply_trade
-from klshm.core.state import CELLS, MINUTE, SUMS
+from klshm.core.state import CELLS, MINUTE, SUMS, Memory
 from klshm.shm.counters import WORKER
 from klshm.shm.crash import LIVE_WRITTEN, TAIL_MOVED
 from klshm.shm.crash_here import crash_here
@@ -43,10 +44,6 @@ __all__ = ["apply_events", "publish_halves"]
 _REFUSED = WORKER.index("refused_total")
 _SWAPS = WORKER.index("swaps_total")
 
-FUTURE_MS = 60_000
-"""A trade or frame further ahead of the exchange's clock than this is refused."""
-MOST_FILLS = 1 << 20
-"""No order fills so often within 100 ms."""
 MOST_TRADES = 1 << 31
 """No bar of any interval holds so many trades."""
 
@@ -62,12 +59,15 @@ def on_trade(m, events, at):
     """Check a trade event and apply it."""
     state = m.state
     slot, E, T = events[at + ev.E_SLOT], events[at + ev.E_TIME], events[at + ev.E_OPEN_TIME]
+    sums = event_cells(m)
+    if apply_steady(m, slot, events, at, sums):
+        return
+    state[symbol_at(m, slot) + st.S_STEADY] = st.FOREVER
     a, f, l = events[at + ev.E_A], events[at + ev.E_F], events[at + ev.E_L]
     latest = state[st.C_NOW] + FUTURE_MS
     if a < 0 or f < 0 or l < f or l - f >= MOST_FILLS or T <= 0 or T > latest or E <= 0 or E > latest:
         count(m, _REFUSED, 1)
         return
-    sums = event_cells(m)
     price = read_trade(m, slot, events, at, sums, events[at + ev.E_FLAG] != 0)
     if price < 0:
         return
@@ -147,6 +147,7 @@ def on_tick(m, time):
         symbol = symbol_at(m, slot)
         if state[symbol + st.S_ACTIVE] == 0:
             continue
+        state[symbol + st.S_STEADY] = st.FOREVER
         closed = closed or state[symbol + st.S_OPEN_MINUTE] < minute
         advance(m, slot, minute)
         log_late_changes(m, slot)
@@ -160,8 +161,10 @@ def on_settle(m, through):
     """Settle every minute that ended by `through`."""
     state = m.state
     for slot in range(state[st.C_SLOTS]):
-        if state[symbol_at(m, slot) + st.S_ACTIVE] == 0:
+        symbol = symbol_at(m, slot)
+        if state[symbol + st.S_ACTIVE] == 0:
             continue
+        state[symbol + st.S_STEADY] = st.FOREVER
         for index in range(st.RECORDS):
             record = record_at(m, slot, index)
             ended = state[record + st.M_TIME] + MINUTE <= through
@@ -171,33 +174,26 @@ def on_settle(m, through):
 
 
 @merged
-def dispatch(m, events, at):
-    """Apply one event; return whether it was a tick that closed bars."""
-    state = m.state
-    kind, slot = events[at + ev.E_KIND], events[at + ev.E_SLOT]
+def dispatch_moment(m, kind, events, at):
+    """Apply a moment of the clock, or what concerns every symbol; return whether it was a tick that closed bars."""
     if kind == ev.TICK:
         return on_tick(m, events[at + ev.E_TIME])
     if kind == ev.SETTLE:
         on_settle(m, events[at + ev.E_OPEN_TIME])
-        return False
-    if kind == ev.CHECK:
+    elif kind == ev.STREAM_DOWN:
+        set_doubt(m, events[at + ev.E_SLOT], events[at + ev.E_TIME])
+    else:
         check_streams(m)
         write_needs(m)
-        return False
-    if kind == ev.STREAM_DOWN:
-        set_doubt(m, slot, events[at + ev.E_TIME])
-        return False
-    if slot < 0 or slot >= state[st.C_SLOTS]:
-        count(m, _REFUSED, 1)
-        return False
-    if kind == ev.SYMBOL_ADD:
-        add_symbol(m, slot, events, at)
-        return False
-    if state[symbol_at(m, slot) + st.S_ACTIVE] == 0:
-        count(m, _REFUSED, 1)
-    elif kind == ev.TRADE:
-        on_trade(m, events, at)
-    elif kind == ev.FRAME:
+    return False
+
+
+@merged
+def dispatch_symbol(m, kind, events, at):
+    """Apply an event of one symbol that is no trade; the next trade takes the long way."""
+    slot = events[at + ev.E_SLOT]
+    m.state[symbol_at(m, slot) + st.S_STEADY] = st.FOREVER
+    if kind == ev.FRAME:
         on_frame(m, events, at)
     elif kind == ev.REST_ROW:
         on_rest_row(m, events, at)
@@ -211,11 +207,30 @@ def dispatch(m, events, at):
         set_origin(m, slot, events[at + ev.E_OPEN_TIME])
     else:
         count(m, _REFUSED, 1)
+
+
+@merged
+def dispatch(m, events, at):
+    """Apply one event; return whether it was a tick that closed bars."""
+    state = m.state
+    kind, slot = events[at + ev.E_KIND], events[at + ev.E_SLOT]
+    if ev.TICK <= kind <= ev.STREAM_DOWN or kind == ev.CHECK:
+        return dispatch_moment(m, kind, events, at)
+    if slot < 0 or slot >= state[st.C_SLOTS]:
+        count(m, _REFUSED, 1)
+    elif kind == ev.SYMBOL_ADD:
+        add_symbol(m, slot, events, at)
+    elif state[symbol_at(m, slot) + st.S_ACTIVE] == 0:
+        count(m, _REFUSED, 1)
+    elif kind == ev.TRADE:
+        on_trade(m, events, at)
+    else:
+        dispatch_symbol(m, kind, events, at)
     return False
 
 
-@entry
-def publish_halves(m, mono_ns):
+@compiled
+def publish_cut(m, mono_ns):
     """Publish the rows that changed since the last two publications; return how many."""
     state = m.state
     cut = state[st.C_CUT]
@@ -232,11 +247,18 @@ def publish_halves(m, mono_ns):
 
 
 @entry
-def apply_events(m, events, number, now_ms, mono_ns):
+def publish_halves(words, state, mono_ns):
+    """Publish the rows that changed since the last two publications; return how many."""
+    return publish_cut(Memory(words, state), mono_ns)
+
+
+@entry
+def apply_events(words, state, events, number, now_ms, mono_ns):
     """Apply a batch of events and publish what changed.
 
     Args:
-        m: The memory.
+        words: The segment, dtype int64 (two arrays are handed over far faster than a tuple of them).
+        state: The private memory, dtype int64.
         events: The events as words, dtype int64.
         number: How many.
         now_ms: The exchange's time.
@@ -245,7 +267,7 @@ def apply_events(m, events, number, now_ms, mono_ns):
     Returns:
         How many log entries became visible.
     """
-    state = m.state
+    m = Memory(words, state)
     state[st.C_NOW] = now_ms
     state[st.C_BATCH] += 1
     before = state[st.C_LOG_POSITION]
@@ -259,7 +281,7 @@ def apply_events(m, events, number, now_ms, mono_ns):
             crash_here(state, crash, LIVE_WRITTEN)
     state[st.C_TOUCHED] = 0
     if wave:
-        publish_halves(m, mono_ns)
+        publish_cut(m, mono_ns)
     block = state[st.C_BLOCK]
     if state[st.C_LOG_POSITION] != before:
         publish_tail(m.words, block + B_TAIL, state[st.C_LOG_POSITION])

@@ -47,7 +47,7 @@ __all__ = []
 
 _REFOLDS = WORKER.index("refolds_total")
 _OVERFLOWS = WORKER.index("overflows_total")
-_OF_BAR = FLAG_PARTIAL | FLAG_PROVISIONAL
+OF_BAR = FLAG_PARTIAL | FLAG_PROVISIONAL
 """What holds of a bar if it holds of any child."""
 _OF_CHANGE = FLAG_LATE | FLAG_CORRECTED
 """What holds of a bar if a child changed after the bar had settled."""
@@ -113,7 +113,7 @@ def add_child(m, fold, cells, filled, flags, confirmed):
             count(m, _OVERFLOWS, 1)
         else:
             state[to + k] += state[cells + k]
-    state[fold + st.F_FLAGS] |= flags & (_OF_BAR | _OF_CHANGE)
+    state[fold + st.F_FLAGS] |= flags & (OF_BAR | _OF_CHANGE)
     state[fold + st.F_COUNT] += 1
     if not filled:
         state[fold + st.F_TRADED] += 1
@@ -160,7 +160,7 @@ def gather(m, slot, interval, open_time, until, fold):
 @compiled
 def fold_flags(m, fold):
     """Return the flags of the bar that a fold makes."""
-    flags = FLAG_DERIVED | (m.state[fold + st.F_FLAGS] & _OF_BAR)
+    flags = FLAG_DERIVED | (m.state[fold + st.F_FLAGS] & OF_BAR)
     if m.state[fold + st.F_TRADED] == 0:
         flags |= FLAG_FILLED
     return flags

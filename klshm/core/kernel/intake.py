@@ -10,6 +10,7 @@ from klshm.core import state as st
 from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.records import is_final, ring_at, ring_first, ring_search, take_record
 from klshm.core.kernel.rows import count, record_at, symbol_at
+from klshm.core.prefetch import prefetch
 from klshm.core.state import SUMS
 from klshm.shm.counters import WORKER
 
@@ -108,7 +109,7 @@ def shift_sums(m, to, sums):
         m.state[to + k] += m.state[sums + k]
 
 
-@merged
+@compiled
 def push_trade(m, slot, f, l, T, E, price, quantity, sums):
     """Add a trade that is newer than all others to the prefix and to the ring.
 
@@ -134,6 +135,9 @@ def push_trade(m, slot, f, l, T, E, price, quantity, sums):
     for k in range(SUMS):
         state[symbol + st.S_PREFIX + k] += state[sums + k]
         state[entry + st.R_PREFIX + k] = state[symbol + st.S_PREFIX + k]
+    following = ring_at(m, slot, state[symbol + st.S_RING_COUNT])  # the ring is too large for any near cache
+    prefetch(state, following)
+    prefetch(state, following + st.R_WORDS - 1)
     return entry
 
 

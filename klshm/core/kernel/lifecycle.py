@@ -71,6 +71,7 @@ def start_symbol(m, slot):
     for interval in range(st.MAX_INTERVALS):
         state[symbol + st.S_UNLOGGED + interval] = st.NONE
     state[symbol + st.S_JOINED] = st.FOREVER
+    state[symbol + st.S_STEADY] = st.FOREVER
     state[symbol + st.S_LISTED] = listed
     for index in range(st.RECORDS):
         record = record_at(m, slot, index)

@@ -27,7 +27,7 @@ _PURE_COMPARED = WORKER.index("match_aggtrade_compared_total")
 _PURE_EQUAL = WORKER.index("match_aggtrade_equal_total")
 
 
-@merged
+@compiled
 def add_pure(m, record, price, sums):
     """Count a trade by its time alone, as a plain aggregation would (for the published match rate)."""
     state = m.state

@@ -45,6 +45,7 @@ def doubt_symbol(m, slot, time):
         return
     count(m, _DOUBTS, 1)
     state[symbol + st.S_DOUBT] = time
+    state[symbol + st.S_STEADY] = st.FOREVER
     for index in range(st.RECORDS):
         record = record_at(m, slot, index)
         if state[record + st.M_TIME] != st.NONE and state[record + st.M_TIME] + MINUTE > time:

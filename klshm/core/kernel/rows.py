@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from klshm.core import state as st
 from klshm.core.compiled import compiled, merged
-from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME
+from klshm.core.kernel.numbers import pack_numbers
+from klshm.core.state import CELLS, COUNT, OPEN, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME
 from klshm.shm import layout as lay
-from klshm.shm.atomics import bits_of_float, float_of_bits
+from klshm.shm.atomics import float_of_bits
 from klshm.shm.counters import WORKER
 from klshm.shm.crash import HISTORY_WRITTEN, LOG_WRITTEN
 from klshm.shm.crash_here import crash_here
-from klshm.shm.exact import MAX_SUM, POWERS, nearest, split
+from klshm.shm.exact import MAX_SUM, POWERS, split
 from klshm.shm.halves import D_CRASH, mark_row
 from klshm.shm.layout import ROW_WORDS
 from klshm.shm.ring import write_entry
@@ -119,19 +120,8 @@ def pack(m, slot, interval, open_time, cells, status, flags, revision):
     image = state[st.C_IMAGE]
     symbol = symbol_at(m, slot)
     price_decimals, quantity_decimals = state[symbol + st.S_PRICE_DECIMALS], state[symbol + st.S_QUANTITY_DECIMALS]
-    price_scale, quantity_scale = POWERS[price_decimals], POWERS[quantity_decimals]
-    quote_scale = POWERS[price_decimals + quantity_decimals]
     state[image + lay.W_OPEN_TIME] = open_time
-    state[image + lay.W_OPEN] = bits_of_float(nearest(state[cells + OPEN], price_scale))
-    state[image + lay.W_HIGH] = bits_of_float(nearest(state[cells + HIGH], price_scale))
-    state[image + lay.W_LOW] = bits_of_float(nearest(state[cells + LOW], price_scale))
-    state[image + lay.W_CLOSE] = bits_of_float(nearest(state[cells + CLOSE], price_scale))
-    state[image + lay.W_VOLUME] = bits_of_float(nearest(state[cells + VOLUME], quantity_scale))
-    quote = nearest(state[cells + QUOTE], quote_scale)
-    taker_quote = nearest(state[cells + TAKER_QUOTE], quote_scale)
-    state[image + lay.W_QUOTE_VOLUME] = bits_of_float(quote)
-    state[image + lay.W_TAKER_BUY_VOLUME] = bits_of_float(nearest(state[cells + TAKER_VOLUME], quantity_scale))
-    state[image + lay.W_TAKER_BUY_QUOTE_VOLUME] = bits_of_float(taker_quote)
+    residuals = pack_numbers(m, image, cells, price_decimals, quantity_decimals)
     event_time = state[symbol + st.S_LAST_EVENT]
     delay_us = min(max((state[st.C_NOW] - event_time) * 1000, -2147483648), 2147483647)
     state[image + lay.W_COUNT_DELAY] = (state[cells + COUNT] & 0xFFFFFFFF) | (delay_us << 32)
@@ -144,15 +134,7 @@ def pack(m, slot, interval, open_time, cells, status, flags, revision):
         | (state[st.C_CODE + interval] << 48)
         | (status << 56)
     )
-    residual = state[cells + QUOTE] - split(quote, quote_scale)
-    taker_residual = state[cells + TAKER_QUOTE] - split(taker_quote, quote_scale)
-    state[image + lay.W_FLAGS] = (
-        flags
-        | (price_decimals << 16)
-        | (quantity_decimals << 24)
-        | ((residual & 0xFFFF) << 32)
-        | ((taker_residual & 0xFFFF) << 48)
-    )
+    state[image + lay.W_FLAGS] = flags | (price_decimals << 16) | (quantity_decimals << 24) | residuals
 
 
 @compiled

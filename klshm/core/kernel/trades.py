@@ -13,7 +13,9 @@ from klshm.core.kernel.proof import ends_by, prove_empty_before
 from klshm.core.kernel.records import find_record, is_final, ring_at, ring_first, take_record, touch
 from klshm.core.kernel.rows import copy_cells, count, record_at, symbol_at
 from klshm.core.kernel.splice import hold_trade, pass_cut_from, put_off, settle_frame
+from klshm.core.kernel.steady import note_steady
 from klshm.core.kernel.stored import lose_trade
+from klshm.core.kernel.watch import note_streams, remember_newest
 from klshm.core.state import CELLS, MINUTE, SUMS
 from klshm.shm.counters import WORKER
 from klshm.shm.layout import STATE_CLOSED
@@ -67,19 +69,6 @@ def clear_doubt(m, slot):
 
 
 @merged
-def note_streams(m, slot, T, l):
-    """Watch whether trades and official frames keep up with each other (BARS section 5)."""
-    state = m.state
-    symbol = symbol_at(m, slot)
-    if l >= state[symbol + st.S_FRAME_L]:
-        state[symbol + st.S_AHEAD_SINCE] = st.NONE
-    elif state[symbol + st.S_AHEAD_SINCE] != st.NONE:
-        state[symbol + st.S_AHEAD_SINCE] = state[st.C_NOW]  # late, but not mute
-    if T > state[symbol + st.S_FRAME_E] + 500 and state[symbol + st.S_BEHIND_SINCE] == st.NONE:
-        state[symbol + st.S_BEHIND_SINCE] = state[st.C_NOW]
-
-
-@merged
 def note_next(m, slot, time, previous_e):
     """A trade of a later minute has come without a gap: what ended before is complete."""
     state = m.state
@@ -100,21 +89,6 @@ def is_out_of_order(m, slot, f):
     state = m.state
     newest = state[symbol_at(m, slot) + st.S_RING_COUNT] - 1
     return newest >= ring_first(m, slot) and f <= state[ring_at(m, slot, newest) + st.R_L]
-
-
-@merged
-def remember_newest(m, slot, a, l, T, E):
-    """Note the identity of the newest trade."""
-    state = m.state
-    symbol = symbol_at(m, slot)
-    state[symbol + st.S_RESETS] = 0
-    if state[symbol + st.S_JOINED] == st.FOREVER:
-        state[symbol + st.S_JOINED] = T
-    state[symbol + st.S_LAST_A] = a
-    state[symbol + st.S_LAST_L] = l
-    state[symbol + st.S_COVERED_L] = max(state[symbol + st.S_COVERED_L], l)
-    state[symbol + st.S_LAST_T] = T
-    state[symbol + st.S_LAST_E] = E
 
 
 @merged
@@ -222,3 +196,4 @@ def apply_trade(m, slot, a, f, l, T, E, price, quantity, sums):
     note_streams(m, slot, T, l)
     place_newest(m, slot, entry, sums, before, previous_e, previous_l, whole)
     amend_touched(m, slot)
+    note_steady(m, slot, f, T // MINUTE * MINUTE, whole)
