@@ -1,8 +1,9 @@
 """How the engine's kernels are compiled: one version of each, with the types its arguments' names say.
 
 Without given types the compiler would make a version of its own for every constant argument, and
-a Python wrapper for each: four times the time. ``m`` is the memory, ``events``, ``words``
-and ``state`` are arrays of words, everything else is one word.
+a Python wrapper for each: four times the time. ``m`` is the memory, ``events``, ``words``,
+``state`` and ``names`` are arrays of words, ``data`` and ``text`` are bytes that nobody may
+write, everything else is one word.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ __all__ = ["compiled", "entry", "merged"]
 def _types() -> dict[str, Any]:  # pragma: no cover - machine code only
     words = numba.int64[::1]
     memory = numba.types.NamedUniTuple(words, 2, Memory)  # type: ignore[no-untyped-call]
-    return {"m": memory, **dict.fromkeys(("events", "words", "state"), words)}
+    data = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+    return {"m": memory, "data": data, "text": data, **dict.fromkeys(("events", "words", "state", "names"), words)}
 
 
 _TYPES: Final = _types() if COMPILED else {}  # pragma: no branch

@@ -124,12 +124,24 @@ class EventBatch:
             BadMessage: If one of them does not fit 64 bits; nothing is added.
         """
         if self.count == len(self._events):
-            self._events = np.concatenate((self._events, np.zeros(len(self._events), dtype=EVENT)))
+            self.reserve(1)
         try:
             self._events[self.count] = values
         except OverflowError as error:
             raise BadMessage("frame refused: a number does not fit 64 bits") from error
         self.count += 1
+
+    def reserve(self, number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Make room for so many more events.
+
+        Returns:
+            The whole batch as words; event `count` is the first free one. Valid until the next `append`.
+        """
+        missing = self.count + number - len(self._events)
+        if missing > 0:
+            more = np.zeros(max(missing, len(self._events)), dtype=EVENT)
+            self._events = np.concatenate((self._events, more))
+        return self._events.view(np.int64)
 
     def take(self) -> np.ndarray[Any, Any]:
         """Return the events, shape (n,), dtype EVENT, and start anew; valid until the next `append`."""

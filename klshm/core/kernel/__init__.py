@@ -1,6 +1,6 @@
 """The compiled part of the engine.
 
-The way of a trade: ``apply`` (the one entry) →
+The way of a trade: ``recognise`` and ``text`` (bytes to events) → ``apply`` (the one entry) →
 ``steady`` (most trades end here) or ``scaling`` (units) → ``intake``, ``trades``, ``fills``,
 ``holes``, ``watch`` (identity) → ``splice`` (against official frames) → ``closing`` (tick, settle,
 amend, confirm), ``proof`` → ``folds`` (higher intervals) → ``rows``, ``numbers`` (records in
@@ -16,8 +16,8 @@ from typing import Final
 __all__ = ["WAVES"]
 
 WAVES: Final = (
-    (("numbers", "rows", "records", "holes"), ()),
-    (("flags", "match", "folds", "minutes", "closing"), ("intake", "splice", "scaling", "watch")),
+    (("numbers", "rows", "records", "holes"), ("text",)),
+    (("flags", "match", "folds", "minutes", "closing"), ("intake", "splice", "scaling", "watch", "recognise")),
     (("stored", "proof", "fills", "steady", "trades", "rest"), ("live", "needs", "lifecycle", "frames")),
     (("apply",), ()),
 )
