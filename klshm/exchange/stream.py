@@ -308,7 +308,10 @@ class _Listener(picows.WSListener):
         # Control frames carry at most 125 bytes, so a longer whole frame is data: asking for
         # its type would cost more than all else here.
         if _CONTROL_BYTES < frame.payload_size <= MAX_FRAME_BYTES and frame.fin and not self._parts:
-            self._deliver(frame.get_payload_as_bytes())
+            if self._owner is not None and not self._subscriptions.unanswered:
+                self._on_frame(frame.get_payload_as_bytes())
+            else:
+                self._deliver(frame.get_payload_as_bytes())
         else:
             self._on_other_frame(transport, frame)
 

@@ -1,4 +1,4 @@
-"""From the sockets to a batch of events: connections, subscriptions, decoding.
+"""From the sockets to a batch of events: connections, subscriptions, the frames of one turn.
 
 A worker's symbols are spread over as few links as the exchange allows (1024 streams each); a link
 replaces its connection without a gap (`klshm.worker.link`).
@@ -14,8 +14,8 @@ from typing import Final
 
 from klshm.config import ExchangeConfig
 from klshm.core.events import STREAM_DOWN
-from klshm.core.messages import EventBatch, FrameDecoder
-from klshm.errors import BadMessage
+from klshm.core.messages import EventBatch
+from klshm.core.reader import FrameReader
 from klshm.exchange.models import stream_symbol
 from klshm.exchange.stream import StreamConnection, StreamState, market_stream_url
 from klshm.shm.counters import Counters
@@ -45,7 +45,7 @@ class Intake:
         name: The worker's name, for logs.
         batch: Where events go.
         counters: The worker's counters.
-        on_events: Called when the batch holds something new.
+        on_events: Called when something new has come; `read` then puts it into the batch.
         now_ms: Returns the exchange's time, UTC ms.
     """
 
@@ -69,7 +69,8 @@ class Intake:
         self._names: dict[int, tuple[str, tuple[str, str]]] = {}
         self._links: list[Link] = []
         self._link_of: dict[int, Link] = {}
-        self._decoder = FrameDecoder(self._slots, self._pairs)
+        self._reader = FrameReader(self._slots, self._pairs)
+        self._frames: list[bytes] = []
         self.messages = 0
         self.received_bytes = 0
         self.decode_errors = 0
@@ -102,9 +103,11 @@ class Intake:
         """
         if slot in self._names:
             return
+        self.read()
         self._names[slot] = (symbol, (pair, contract))
         self._slots[symbol] = slot
         self._pairs[pair, contract] = slot
+        self._reader.learn()
         link = self._link_with_room()
         link.slots.add(slot)
         self._link_of[slot] = link
@@ -114,12 +117,25 @@ class Intake:
         """Unsubscribe a symbol."""
         if slot not in self._names:
             return
+        self.read()
         link = self._link_of.pop(slot)
         link.slots.discard(slot)
         link.remove(self._streams(slot))
         symbol, pair = self._names.pop(slot)
         self._slots.pop(symbol, None)
         self._pairs.pop(pair, None)
+        self._reader.learn()
+
+    def read(self) -> None:
+        """Put the events of all frames that have come into the batch."""
+        if not self._frames:
+            return
+        frames, self._frames = self._frames, []
+        self.messages += len(frames)
+        self.received_bytes += sum(map(len, frames))
+        for error in self._reader.read(frames, self._batch):
+            self.decode_errors += 1
+            _log.warning("frame refused worker=%s error=%s", self._name, error)
 
     def start(self) -> None:
         """Connect what has not been connected yet; symbols added before share few connections."""
@@ -141,7 +157,7 @@ class Intake:
         counters.set("messages_total", self.messages)
         counters.set("received_bytes_total", self.received_bytes)
         counters.set("decode_errors_total", self.decode_errors)
-        counters.set("unknown_symbols_total", self._decoder.unknown_symbols)
+        counters.set("unknown_symbols_total", self._reader.unknown_symbols)
         counters.set("connections", self.connections)
         counters.set("symbols", self.symbols)
         counters.set("subscriptions", self.symbols * _STREAMS_PER_SYMBOL)
@@ -197,17 +213,13 @@ class Intake:
         )
 
     def _take(self, payload: bytes) -> None:
-        self.messages += 1
-        self.received_bytes += len(payload)
-        try:
-            self._decoder.decode(payload, self._batch)
-        except BadMessage as error:
-            self.decode_errors += 1
-            _log.warning("frame refused worker=%s error=%s", self._name, error)
-        self._on_events()
+        if not self._frames:
+            self._on_events()
+        self._frames.append(payload)
 
     def _doubt(self, number: int, last_frame_ns: int) -> None:
         """Nothing that was sent after the last frame is known to have come."""
+        self.read()
         since = self._now_ms() - (time.monotonic_ns() - last_frame_ns) // 1_000_000
         for slot in self._links[number].slots:
             self._batch.append((STREAM_DOWN, slot, since, *[0] * 19))

@@ -209,17 +209,24 @@ class Link:
         path.last_frame_ns = time.monotonic_ns()
         path.connection = self._connect(
             list(self._streams),
-            lambda payload: self._take(path, payload),
+            self._taker(path),
             lambda state, reason: self._on_state(path, state, reason),
         )
         path.connection.start()
 
-    def _take(self, path: _Path, payload: bytes) -> None:
-        path.frames += 1
-        path.last_frame_ns = time.monotonic_ns()
-        if self._successor is not None and self._successor.subscribed_ns:
-            path.seen.add(payload[_NAME_AT : payload.find(b'"', _NAME_AT)])
-        self._deliver(payload)
+    def _taker(self, path: _Path) -> Callable[[bytes], None]:
+        """Return what takes the frames of a path; it is called for each of them, so it does little."""
+        deliver, now_ns = self._deliver, time.monotonic_ns
+
+        def take(payload: bytes) -> None:
+            path.frames += 1
+            path.last_frame_ns = now_ns()
+            successor = self._successor
+            if successor is not None and successor.subscribed_ns:
+                path.seen.add(payload[_NAME_AT : payload.find(b'"', _NAME_AT)])
+            deliver(payload)
+
+        return take
 
     def _on_state(self, path: _Path, state: StreamState, reason: str) -> None:
         if state is StreamState.CONNECTED:

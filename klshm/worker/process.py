@@ -158,11 +158,12 @@ class Worker:
 
     def _flush(self) -> None:
         self._scheduled = False
+        self.intake.read()
         if self.batch.count:
             events = self.batch.take()
             now_ms = self._now_ms()
-            self.lag.add(now_ms, events)
             self._apply(events, int(now_ms))
+            self.lag.add(now_ms, events)
 
     def _apply(self, events: np.ndarray[Any, Any], now_ms: int) -> None:
         if self.engine.apply(events, now_ms, time.monotonic_ns()):

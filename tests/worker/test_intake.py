@@ -33,8 +33,10 @@ class Owner:
             self.intake.add(slot, symbol, symbol, "PERPETUAL")
         self.intake.start()
 
-    async def until(self, condition: Callable[[], object]) -> None:
+    async def until(self, condition: Callable[[], object], read: bool = True) -> None:
         while True:
+            if read:
+                self.intake.read()
             if condition():
                 return
             await asyncio.sleep(0.01)
@@ -108,6 +110,26 @@ def test_a_stream_is_live_at_its_first_frame_not_at_the_acknowledgement(made: Se
             await owner.until(lambda: owner.intake.live)
             assert owner.intake.silent_links(60.0) == []
             assert owner.batch.take()["kind"].tolist() == [TRADE]
+            await owner.intake.close()
+
+    run(main())
+
+
+def test_what_has_come_of_a_symbol_is_read_before_it_goes(made: Segment) -> None:
+    async def main() -> None:
+        async with stream_server() as server:
+            owner = Owner(made, server.port)
+            owner.add("BTCUSDT")
+            await server.until(lambda: len(server.requests) == 1)
+            await owner.until(lambda: owner.intake.silent_links(0.0))
+            await server.sockets[0].send_json(trade())
+            await owner.until(lambda: owner.intake.live, read=False)
+            assert owner.batch.count == 0
+            owner.intake.remove(0)
+            assert owner.batch.take()["kind"].tolist() == [TRADE]
+            await server.sockets[0].send_json(trade(a=6))
+            await owner.until(lambda: owner.intake.messages == 2)
+            assert owner.batch.count == 0
             await owner.intake.close()
 
     run(main())
