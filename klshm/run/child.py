@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -19,12 +20,17 @@ from klshm.run.affinity import pin
 from klshm.shm import layout as lay
 
 
-__all__ = ["die_with", "fork_role", "new_loop", "run_role"]
+__all__ = ["die_with", "fork_role", "load_roles", "new_loop", "run_role"]
 
 _log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG: Final = 1
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_MODULES: Final = {
+    "worker": "klshm.worker.process",
+    "historian": "klshm.historian.process",
+    "persister": "klshm.store.persister",
+}
 
 
 def fork_role(role: Role, core: int | None, private: Iterable[int] = ()) -> int:
@@ -80,19 +86,23 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def load_roles() -> None:
+    """Import what roles need, once for all of them: forked then, each shares it and begins at once.
+
+    None of it starts a thread or opens a file, which every fork would inherit.
+    """
+    for name in ("uvloop", *_MODULES.values()):
+        importlib.import_module(name)
+
+
 def run_role(role: Role) -> None:
     """Serve a role in this process until it is asked to stop."""
+    serve = importlib.import_module(_MODULES[role.kind]).serve
     if role.kind == "persister":
-        from klshm.store.persister import serve
-
         serve(role)
         return
-    from klshm.historian.process import serve as serve_historian
-    from klshm.worker.process import serve as serve_worker
-
-    serve_async = serve_worker if role.kind == "worker" else serve_historian
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(serve_async(role))
+        runner.run(serve(role))
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -209,6 +209,7 @@ def _create(config: Config, early: EarlyStop) -> Segment:
 
 def _prepare(segment: Segment, resume: Resume, early: EarlyStop) -> bool:
     """Seed the segment and load the kernels, side by side; return whether the segment can be used."""
+    from klshm.run.child import load_roles
     from klshm.run.kernels import load_kernels
 
     seeding = Aside("going on from the last state", lambda: resume.seed(segment)) if resume.is_wanted else None
@@ -217,6 +218,7 @@ def _prepare(segment: Segment, resume: Resume, early: EarlyStop) -> bool:
     try:
         with early.deferred() as between:
             seconds = load_kernels(between)
+            load_roles()
         _log.info("kernels loaded seconds=%.1f", seconds)
         seeded = seeding is None or seeding.wait()
     except BaseException:

@@ -151,7 +151,7 @@ class Supervisor:
             for child in self.children:
                 self._watch(child)
         for child in self.children:
-            if child.pid == 0 and now_s >= child.start_at_s:
+            if child.pid == 0 and time.monotonic() >= child.start_at_s:
                 self._fork(child)
 
     def stop(self) -> bool:
