@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 
-__all__ = ["wait", "wait_any", "wake"]
+__all__ = ["Waker", "wait", "wait_any", "wake"]
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -33,6 +33,13 @@ _EVERYONE: Final = 2**31 - 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+# The same call with its types known: a wake comes out of a pause, and every object it makes costs cold caches.
+_wake_call = ctypes.CDLL(None).syscall
+_wake_call.restype = ctypes.c_long
+_wake_call.argtypes = (
+    *(ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
+    *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),
+)
 
 
 class _Timespec(ctypes.Structure):
@@ -52,23 +59,29 @@ def _address(words: Words, index: int) -> int:
     return int(words.ctypes.data) + 8 * index
 
 
+class Waker:
+    """Wakes everyone who waits for one word.
+
+    Args:
+        words: The segment, dtype int64; it must stay mapped.
+        index: The word.
+    """
+
+    def __init__(self, words: Words, index: int) -> None:
+        self._address = _address(words, index)
+
+    def __call__(self) -> int:
+        """Wake them; return how many were woken."""
+        return int(_wake_call(_SYS_FUTEX, self._address, _FUTEX_WAKE, _EVERYONE, None, None, 0))
+
+
 def wake(words: Words, index: int) -> int:
-    """Wake everyone who waits for a word.
+    """Wake everyone who waits for a word; whoever does so often keeps a `Waker`.
 
     Returns:
         How many were woken.
     """
-    return int(
-        _syscall(
-            ctypes.c_long(_SYS_FUTEX),
-            ctypes.c_void_p(_address(words, index)),
-            ctypes.c_int(_FUTEX_WAKE),
-            ctypes.c_int(_EVERYONE),
-            None,
-            None,
-            ctypes.c_int(0),
-        )
-    )
+    return Waker(words, index)()
 
 
 def wait(words: Words, index: int, seen: int, timeout_s: float) -> bool:

@@ -84,6 +84,7 @@ class RingProducer:
         self._words = words
         self._ring = ring
         self._tail = tail
+        self._wake = futex.Waker(words, tail)
         self._cursor = cursor
         self.capacity = capacity
         self.position = int(words[tail])
@@ -121,4 +122,4 @@ class RingProducer:
         """Make all appended entries visible and wake those who wait for them."""
         if int(self._words[self._tail]) != self.position:
             publish_tail(self._words, self._tail, self.position)
-            futex.wake(self._words, self._tail)
+            self._wake()

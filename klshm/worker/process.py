@@ -90,7 +90,9 @@ class Worker:
         self._error_ms = 0.0
         self._clock_known = False
         self._began_ns = time.monotonic_ns()
-        self._word = segment.layout.partition_offset(role.index) // 8
+        word = segment.layout.partition_offset(role.index) // 8
+        self._wake_tail = futex.Waker(segment.words, word + lay.B_TAIL)
+        self._wake_cut = futex.Waker(segment.words, word + lay.B_GENERATION)
         self._turns = 0
         self._warned_silent: set[int] = set()
 
@@ -122,7 +124,7 @@ class Worker:
             await self.intake.close()
             self._flush()
             self.engine.publish(time.monotonic_ns())
-            self._wake(lay.B_GENERATION)
+            self._wake_cut()
 
     # The exchange's time
 
@@ -167,11 +169,8 @@ class Worker:
 
     def _apply(self, events: np.ndarray[Any, Any], now_ms: int) -> None:
         if self.engine.apply(events, now_ms, time.monotonic_ns()):
-            self._wake(lay.B_TAIL)
+            self._wake_tail()
             self.role.crash.passing("worker.waiters_woken")
-
-    def _wake(self, word: int) -> None:
-        futex.wake(self.segment.words, self._word + word)
 
     # Timers
 
@@ -187,7 +186,7 @@ class Worker:
     def _swap(self) -> None:
         self._flush()
         if self.engine.publish(time.monotonic_ns()):
-            self._wake(lay.B_GENERATION)
+            self._wake_cut()
         self.role.heartbeat()
         self.role.block[lay.B_LAST_TURN_NS] = time.monotonic_ns()
 
@@ -243,14 +242,14 @@ class Worker:
             event = np.zeros(1, dtype=EVENT)
             event["kind"], event["time"] = TICK, self.clock.ticked_ms
             self._apply(event, int(now_ms))
-            self._wake(lay.B_GENERATION)
+            self._wake_cut()
         end = self.clock.settle(now_ms, self.lag.p99_ms())
         if end:
             self._flush()
             event = np.zeros(1, dtype=EVENT)
             event["kind"], event["open_time"] = SETTLE, end
             self._apply(event, int(now_ms))
-            self._wake(lay.B_TAIL)
+            self._wake_tail()
 
     def _spin(self) -> None:
         """Keep the loop from sleeping: whoever owns a core saves the time of waking up."""
