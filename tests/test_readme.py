@@ -22,7 +22,7 @@ COMMANDS = dict(re.findall(r"<!-- command: (\w+) -->\n```\w+\n(.*?)```", README,
 
 
 def test_the_readme_has_its_commands() -> None:
-    assert set(COMMANDS) == {"demo", "look", "live", "history", "keep", "exact", "read", "test"}
+    assert set(COMMANDS) == {"demo", "look", "live", "history", "keep", "exact", "bench", "read", "test"}
     assert "--workers 4 --demo" in COMMANDS["demo"]
     assert COMMANDS["demo"].count("\n") == COMMANDS["test"].count("\n") == 1, "each is one command"
 
@@ -81,6 +81,13 @@ def test_going_live_and_the_commands_beside_it_work_as_they_stand(tmp_path: Path
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait() == 0, log.read_text()
+
+
+def test_the_bench_measures_a_row_of_its_table() -> None:
+    """One of its rows: all of them take ten minutes."""
+    done = subprocess.run([*words_of(COMMANDS["bench"].strip()), "amend"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed on this machine
+    assert "amend" in done.stdout and "failed:" not in done.stdout, done.stdout
 
 
 def test_every_fault_of_the_table_has_its_test() -> None:
