@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from klshm import intervals
 from klshm.core import events as ev
 from klshm.core.engine import partition_layout
 from tests.core.feed import (
@@ -236,3 +237,30 @@ def test_a_fold_that_changes_after_it_settled_says_so(final: bool, flag: int) ->
         feed.trade(2, 11, 11, 1, 299)
     assert feed.bar(0, "5m")["state"] == (CONFIRMED if final else CLOSED)
     assert feed.bar(0, "5m")["flags"] & (LATE | CORRECTED) == flag
+
+
+def test_a_fold_of_minutes_read_by_rest_is_in_the_log_before_the_worker_can_die() -> None:
+    feed = Feed(joined_s=None, start=MONDAY)
+    feed.at(40 * 60 + 20)
+    feed.add()
+    for minute in range(40):
+        feed.rest(5, 2, age_s=120, minute=minute)
+    logged = feed.logged()
+    for name, length in (("5m", 5), ("30m", 30)):
+        code = intervals.code_of(name)
+        opened = [MONDAY + minute * MINUTE for minute in range(0, 40 // length * length, length)]
+        assert all(feed.stored(open_time, name) is not None for open_time in opened)
+        assert [int(row["open_time"]) for row in logged if row["interval"] == code] == opened
+    feed.tick(41)
+    assert not [row for row in feed.logged() if row["interval"] == intervals.code_of("5m")]
+
+
+def test_a_minute_that_only_a_late_trade_tells_of_is_logged_at_once_and_once() -> None:
+    feed = Feed()
+    feed.tick(1)
+    assert feed.stored(START) is None
+    feed.trade(1, 10, 10, 4, 58.0, sent_s=60.4)
+    feed.assert_bar(4, 1, state=CLOSED)
+    assert [volumes(row) for row in feed.logged() if row["interval"] == 0] == [(4, 1)]
+    feed.settle(1)
+    assert len(feed.logged()) == 0

@@ -1,8 +1,9 @@
 """The three moments of a bar: closed by the clock, settled, confirmed; and changes in between.
 
 Each moment logs at most one entry; changes between moments show in history at once and are
-logged at the next one. A change of a closed minute re-derives everything that stands on it: the
-filled minutes behind it and the whole column above it.
+logged at the next one. A bar that is new to history is logged at once: it would die with the
+worker, and the archive would never hear of it. A change of a closed minute re-derives everything
+that stands on it: the filled minutes behind it and the whole column above it.
 """
 
 from __future__ import annotations
@@ -136,10 +137,11 @@ def amend_one(m, slot, record, log):
         pack(m, slot, 0, time, cells, state[record + st.M_STATE], minute_flags(m, slot, record, True), revision)
     if not known:
         need_from(m, slot, time)
-    matters = not known or not settled or image_matters(m, at)
+    matters = not settled or image_matters(m, at)
     moved = known and m.words[at + W_CLOSE] != state[state[st.C_IMAGE] + W_CLOSE]
-    write_history(m, slot, 0, time, log)
-    if log:
+    logged = log or not known
+    write_history(m, slot, 0, time, logged)
+    if logged:
         state[record + st.M_UNLOGGED] = 0
     elif matters:
         state[record + st.M_UNLOGGED] = 1

@@ -186,7 +186,7 @@ def refold(m, slot, interval, open_time, log):
         slot: Local slot.
         interval: Index of its interval, not 0.
         open_time: Its open time.
-        log: Log it now if it changed; otherwise at the next moment that logs.
+        log: Log it now if it changed; otherwise at the next moment that logs. A new bar is logged at once.
     """
     state, words = m.state, m.words
     symbol = symbol_at(m, slot)
@@ -221,8 +221,8 @@ def refold(m, slot, interval, open_time, log):
             log_row(m, at)
             state[unlogged] = st.NONE
         return
-    matters = end > state[st.C_SETTLED_THROUGH] or not known or image_matters(m, at)
-    logged = log or (matters and state[unlogged] != st.NONE and state[unlogged] != open_time)
+    matters = end > state[st.C_SETTLED_THROUGH] or image_matters(m, at)
+    logged = log or not known or (matters and state[unlogged] != st.NONE and state[unlogged] != open_time)
     write_history(m, slot, interval, open_time, logged)
     if not logged:
         if matters:
