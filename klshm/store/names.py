@@ -5,7 +5,8 @@ trailing USDT (`BTCUSDT`, 1m: `k_btc_1m`). Because a symbol may hold underscores
 (`BTCUSDT_241227`) a table name is parsed from the right. Two symbols that want one name
 (`BTCUSDT` and `BTC`) get `k_btc_1m` and `k_btc__2_1m`; which is whose stands in the archive's
 `series` table, whose table names are unique. A table of a listing that ended, its ticker
-reused, is called `k_btc_1m__20240901` after the day that listing began.
+reused, is called `k_btc_1m__20240901` after the day that listing began; where two began on
+that day, the second is called `k_btc_1m__20240901_2`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
 
 _MAX_SYMBOL_BYTES: Final = 64  # the symbols table holds no more
 _WORD: Final = re.compile(r"\w+")
-_TABLE: Final = re.compile(rf"k_(?P<stem>\w+)_(?P<interval>{'|'.join(INTERVALS)})(?:__(?P<day>\d{{8}}))?")
+_TABLE: Final = re.compile(rf"k_(?P<stem>\w+)_(?P<interval>{'|'.join(INTERVALS)})(?:__(?P<day>\d{{8}})(?:_\d+)?)?")
 
 
 def data_directory(config: Config) -> Path:
@@ -76,14 +77,16 @@ def table_name(symbol: str, interval: str, attempt: int = 1) -> str:
     return f"k_{stem}_{interval}" if attempt == 1 else f"k_{stem}__{attempt}_{interval}"
 
 
-def retired_table(table: str, onboard_ms: int) -> str:
+def retired_table(table: str, onboard_ms: int, attempt: int = 1) -> str:
     """Return what a table is called once its ticker belongs to a new listing.
 
     Args:
         table: Its present name.
         onboard_ms: When the listing that it holds began, UTC ms.
+        attempt: 1; more, if the names of the attempts before are taken by listings that began on the same day.
     """
-    return f"{table}__{datetime.fromtimestamp(onboard_ms / 1000, UTC):%Y%m%d}"
+    name = f"{table}__{datetime.fromtimestamp(onboard_ms / 1000, UTC):%Y%m%d}"
+    return name if attempt == 1 else f"{name}_{attempt}"
 
 
 def parse_table(table: str) -> tuple[str, str, str] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from klshm.intervals import length_ms
@@ -90,9 +91,7 @@ class SeriesTables:
         return series
 
     def _create(self, symbol: str, interval: str, price_decimals: int, quantity_decimals: int) -> Series:
-        attempt = 1
-        while self._is_taken(table := names.table_name(symbol, interval, attempt)):
-            attempt += 1
+        table = self._free(lambda attempt: names.table_name(symbol, interval, attempt))
         onboard_ms = self._onboard_ms.get(symbol, 0)
         self._connection.execute(schema.create_table_sql(table))
         self._connection.execute(
@@ -103,8 +102,13 @@ class SeriesTables:
         self._series.setdefault(symbol, {})[interval] = series
         return series
 
-    def _is_taken(self, table: str) -> bool:
-        return self._connection.execute("SELECT 1 FROM series WHERE table_name = ?", (table,)).fetchone() is not None
+    def _free(self, name_of: Callable[[int], str]) -> str:
+        """Return the first name, by attempt, that no table has."""
+        query = "SELECT 1 FROM series WHERE table_name = ?"
+        attempt = 1
+        while self._connection.execute(query, (name_of(attempt),)).fetchone() is not None:
+            attempt += 1
+        return name_of(attempt)
 
     def _begin_listing(self, listing: Listing) -> None:
         """Note a later onboard date; where all stored bars are older, their tables retire."""
@@ -128,7 +132,8 @@ class SeriesTables:
         return int(first), int(last)
 
     def _retire(self, symbol: str, interval: str, series: Series) -> None:
-        table = names.retired_table(series.table, series.onboard_ms or self._first_and_last(series)[0])
+        began_ms = series.onboard_ms or self._first_and_last(series)[0]
+        table = self._free(lambda attempt: names.retired_table(series.table, began_ms, attempt))
         self._connection.execute(f"ALTER TABLE {names.quoted(series.table)} RENAME TO {names.quoted(table)}")
         self._connection.execute(
             "UPDATE series SET table_name = ?, retired = 1 WHERE table_name = ?", (table, series.table)

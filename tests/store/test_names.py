@@ -35,6 +35,9 @@ def test_second_attempt_and_retired_names_parse() -> None:
     retired = names.retired_table("k_btc_1m", 1_725_148_800_000)
     assert retired == "k_btc_1m__20240901"
     assert names.parse_table(retired) == ("btc", "1m", "20240901")
+    second = names.retired_table("k_btc_1m", 1_725_148_800_000, 2)
+    assert second == "k_btc_1m__20240901_2"
+    assert names.parse_table(second) == ("btc", "1m", "20240901")
 
 
 @given(st.text(alphabet=st.characters(categories=("L", "Nd"), include_characters="_"), min_size=1, max_size=16))
@@ -60,7 +63,8 @@ def test_unknown_interval_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["sqlite_schema", 'k_a"; DROP TABLE meta; --_1m', "k__1m", "k_btc_1x", "k_btc_1m__2024"]
+    "table",
+    ["sqlite_schema", 'k_a"; DROP TABLE meta; --_1m', "k__1m", "k_btc_1x", "k_btc_1m__2024", "k_btc_1m__20240901_"],
 )
 def test_foreign_tables_are_not_quoted(table: str) -> None:
     with pytest.raises(ArchiveError, match="not one of klshm's"):

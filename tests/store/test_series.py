@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from klshm.config import StoreConfig
+from klshm.fsck.archive import check_archive
+from klshm.fsck.report import Report
 from klshm.store.archive import Archive
 from klshm.store.archive_reader import ArchiveReader, Series
 from klshm.store.batch import Batch, Listing
@@ -80,6 +82,27 @@ def test_a_reused_ticker_gets_new_tables(archive: Archive) -> None:
     reader = ArchiveReader(archive.path)
     assert reader.read_series("LUNAUSDT", "1w")["open_time"].tolist() == [day + 28 * DAY]
     reader.close()
+
+
+def test_a_ticker_reused_twice_within_a_day_keeps_every_listing(archive: Archive) -> None:
+    day = START // DAY * DAY
+    begins = [day + 240 * MINUTE * number for number in range(4)]
+    for begin in begins:
+        archive.write(Batch((Listing("LUNAUSDT", begin), Listing("BTCUSDT", 1)), bars([begin] * 2, slot=[0, 1])))
+    found = {table: one for table, one in series(archive).items() if one.symbol == "LUNAUSDT"}
+    assert {table: (one.onboard_ms, one.retired) for table, one in found.items()} == {
+        "k_luna_1m__20251009": (begins[0], True),
+        "k_luna_1m__20251009_2": (begins[1], True),
+        "k_luna_1m__20251009_3": (begins[2], True),
+        "k_luna_1m": (begins[3], False),
+    }
+    reader = ArchiveReader(archive.path)
+    assert reader.read_series("LUNAUSDT", "1m")["open_time"].tolist() == begins[3:]
+    assert reader.read_series("BTCUSDT", "1m")["open_time"].tolist() == begins
+    reader.close()
+    report = Report()
+    assert not check_archive(archive.path, report, None, progress=lambda symbol: None).broken
+    assert "format" not in report.problems
 
 
 def test_a_later_onboard_date_of_a_trading_symbol_moves_nothing(archive: Archive) -> None:
