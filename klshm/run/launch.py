@@ -27,6 +27,7 @@ from klshm.run.lock import InstanceLock, data_directory
 from klshm.run.machine import check_machine, check_packages
 from klshm.run.recover import recover
 from klshm.run.resume import Resume, keep_state
+from klshm.run.retire import retire
 from klshm.run.sizes import layout_of
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment, check_instance_name, create_segment, sweep_temporary_segments
@@ -190,8 +191,7 @@ def _serve(
         return clean
     finally:
         if segment is not None:
-            segment.words[lay.H_STATE] = lay.STATE_CLOSED
-            segment.unlink()
+            retire(segment)
 
 
 def _create(config: Config, early: EarlyStop) -> Segment:

@@ -187,8 +187,7 @@ class Supervisor:
                 if child.pid:
                     with suppress(ProcessLookupError):  # reaped just now
                         os.kill(child.pid, signal.SIGKILL)
-            self.segment.words[lay.H_STATE] = lay.STATE_CLOSED
-            self.segment.unlink()
+            self.segment.words[lay.H_STATE] = lay.STATE_CLOSED  # and stays: nobody had time to store what it holds
             os._exit(1)
         self._stop_signal = number
         _log.info("stopping signal=%s; a second one ends at once", signal.Signals(number).name)

@@ -150,8 +150,7 @@ class _Together:
 
     def _on_signal(self, number: int) -> None:
         if self._asked.is_set():
-            self._segment.words[lay.H_STATE] = lay.STATE_CLOSED
-            self._segment.unlink()
+            self._segment.words[lay.H_STATE] = lay.STATE_CLOSED  # and stays: nobody had time to store what it holds
             os._exit(1)
         _log.info("stopping signal=%s; a second one ends at once", signal.Signals(number).name)
         self._asked.set()

@@ -6,6 +6,9 @@
     historian's log ------------------------------------------> archive (rows + position)  --> its cursor word
     open bars of the readable halves --> journal, database `latest`
 
+Its role is "stopped" only when nothing in the segment is needed any more: whoever ends the engine
+looks at that before the segment is removed.
+
 Disks fail without stopping it: the step that failed is counted, raises its bit of `alarm`
 (1 journal, 2 archive) and is tried again later; what it would have stored stays in the rings or
 in the journal until then. While the WAL is beyond its limit nothing goes to the archive.
@@ -97,11 +100,12 @@ class Persister:
                 if wait_for_tail(self._segment, self._tails, seen, _WAIT_S):
                     role.stop.wait(_GATHER_S)
             role.enter(lay.ROLE_DRAINING)
-            self._drain()
+            safe = self._drain()
         finally:
             self._archive.close()
             self._drop_journal()
-        role.enter(lay.ROLE_STOPPED)
+        if safe:
+            role.enter(lay.ROLE_STOPPED)
 
     # Turns
 
@@ -166,8 +170,8 @@ class Persister:
 
     # The end
 
-    def _drain(self) -> None:
-        """Store what the rings hold and the last open bars; say what could not be stored."""
+    def _drain(self) -> bool:
+        """Store what the rings hold and the last open bars; return whether the segment is needed no more."""
         began_s = time.monotonic()
         self._draining = True
         final_bars = False
@@ -186,6 +190,16 @@ class Persister:
                 seen = [int(self._segment.words[tail]) for tail in self._tails]
                 wait_for_tail(self._segment, self._tails, seen, _WAIT_S / 2)
         self._say_what_is_left(final_bars)
+        return final_bars and self._is_safe()
+
+    def _is_safe(self) -> bool:
+        """Return whether all that closed is on disk: what is journaled is archived at the next start."""
+        if self._journal is None or self._logs is None or self._logs.behind != 0:
+            return False
+        block = self._segment.block(self._segment.layout.historian_offset)
+        return not self._journal.owed_walks(self._segment.uuid) and int(block[lay.B_TAIL]) == int(
+            self._role.block[lay.B_CURSOR]
+        )
 
     def _is_archived(self) -> bool:
         return self._journal is not None and self._journal.blocks == 0 and self._archive.backfill_behind == 0

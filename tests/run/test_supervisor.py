@@ -117,7 +117,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, market: Exchange, workers:
             running.process.send_signal(signal.SIGCONT)
         code = running.process.wait()
         assert code == 1, running.text()
-        assert running.left() == []
+        assert running.left() == ["klshm.demo"]  # nobody had time to store what it holds
         assert "stopped clean" not in running.text()
         wait_for(lambda: not any(is_alive(pid) for pid in family))
 
@@ -130,7 +130,25 @@ def test_a_role_that_does_not_stop_is_killed_and_said(
         assert running.end(signal.SIGTERM) == 1, running.text()
         assert "role did not stop in time and is killed role=worker 0" in running.text()
         assert "stopped clean=False" in running.text()
-        assert running.left() == []
+        assert "the segment stays, and the next start takes it" in running.text()
+        assert running.left() == ["klshm.demo"]
+
+
+def test_a_stop_that_cannot_store_leaves_the_segment_to_the_next_start(
+    tmp_path: Path, market: Exchange, opened: Callable[[], Segment]
+) -> None:
+    first = "from klshm.run import supervisor; supervisor._STOP_S |= {'persister': 1.0}"
+    with launcher(tmp_path, *addresses(market.port), "--workers", "1", first=first) as running:
+        running.wait_live()
+        segment = opened()
+        os.kill(int(segment.block(segment.layout.persister_offset)[lay.B_PID]), signal.SIGSTOP)
+        assert running.end(signal.SIGTERM) == 1, running.text()
+        assert "role did not stop in time and is killed role=persister" in running.text()
+        assert running.left() == ["klshm.demo"]
+    with launcher(tmp_path, *addresses(market.port), "--workers", "1", "--duration", "1") as again:
+        assert again.process.wait() == 0, again.text()
+        assert "recovered from the segment of a crashed engine" in again.text()
+        assert again.left() == []
 
 
 def test_a_launcher_that_was_paused_kills_nobody(
@@ -210,7 +228,7 @@ def test_what_cannot_be_killed_is_left_behind_and_ends_with_the_launcher(
         os.kill(worker, signal.SIGSTOP)
         assert running.end() == 1, running.text()
         assert f"role cannot be killed and is left behind role=worker 0 pid={worker}" in running.text()
-        assert running.left() == []
+        assert running.left() == ["klshm.demo"]
         wait_for(lambda: not any(is_alive(pid) for pid in family))
 
 

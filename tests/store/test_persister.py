@@ -69,6 +69,10 @@ def serving(engine: Engine) -> Iterator[Served]:
         served.stop()
 
 
+def state_of(served: Served) -> int:
+    return int(served.role.block[lay.B_ROLE_STATE])
+
+
 def archived(engine: Engine, symbol: str, interval: str = "1m") -> list[int]:
     try:
         reader = ArchiveReader(names.archive_path(engine.directory))
@@ -293,16 +297,39 @@ def test_a_stop_with_no_disk_ends_and_says_what_is_left(
     other.execute("BEGIN IMMEDIATE")
     monkeypatch.setattr("klshm.store.archive._LOCK_TRIES", 1)
     engine.log(minutes(0, 20), 0)
-    with serving(engine):
+    with serving(engine) as served:
         pass
     assert "the archive lacks bars" in caplog.text
     assert journal_blocks(engine) == 1
+    assert state_of(served) == lay.ROLE_STOPPED  # the journal is enough
     other.close()
     monkeypatch.setattr("klshm.store.journal_file.open_environment", lambda *_: (_ for _ in ()).throw(OSError("gone")))
     engine.log(minutes(20, 25), 0)
-    with serving(engine):
+    with serving(engine) as served:
         pass
     assert "stopped before all was stored log_rows=-1" in caplog.text
+    assert state_of(served) == lay.ROLE_DRAINING  # the segment is needed still
+
+
+def test_a_stop_while_the_archive_lacks_backfilled_rows_needs_the_segment(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in no journal."""
+    monkeypatch.setattr("klshm.store.persister._DRAIN_S", 0.3)
+    monkeypatch.setattr("klshm.store.persister._DRAIN_ARCHIVE_S", 0.1)
+    monkeypatch.setattr("klshm.store.archive._LOCK_TRIES", 1)
+    Archive(names.archive_path(engine.directory), StoreConfig()).close()
+    other = sqlite3.connect(names.archive_path(engine.directory), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    engine.backfill.append(minutes(0, 20, slot=1))
+    engine.backfill.publish()
+    with serving(engine) as served:
+        pass
+    assert state_of(served) == lay.ROLE_DRAINING
+    other.close()
+    with serving(engine) as served:
+        pass
+    assert state_of(served) == lay.ROLE_STOPPED
 
 
 def test_a_damaged_block_costs_a_walk_not_the_rest(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
