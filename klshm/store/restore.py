@@ -7,7 +7,9 @@ are taken. The symbols table comes last: until then nobody finds what was seeded
 Numbers are restored exactly because rows are copied whole, residuals and decimals included.
 
 An open minute that is too old is left out: closing all minutes since by the clock would fill the
-log with bars that say nothing. The symbol then joins anew, on the history that it finds.
+log with bars that say nothing. So is one that has later closed minutes behind a hole, as after a
+stop and a `backfill`: the clock would close flat bars over them. The symbol then joins anew, on
+the history that it finds.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE, ROW_BYTES, ROW_WORDS, SYMBOL_WORDS
 from klshm.shm.segment import Segment
 from klshm.shm.view import Clock
-from klshm.store.state import State, needed_times, symbol_names
+from klshm.store.state import State, needed_times, symbol_names, worth
 
 
 __all__ = ["Seeded", "Seeding", "most_minutes"]
@@ -49,7 +51,7 @@ class Seeded:
         symbols: Symbols in the table.
         live_rows: Open bars.
         closed_rows: Closed bars, whether they were better than those before or not.
-        not_resumed: Symbols whose open minute is missing or too old: they join anew.
+        not_resumed: Symbols whose open minute is missing, too old or behind later ones: they join anew.
         gaps_minutes: Minutes from each resumed symbol's open bar to now.
     """
 
@@ -127,6 +129,7 @@ class Seeding:
         gaps = (now_ms - minutes) // intervals.MINUTE_MS
         # A minute ahead of us is our clock's error, more is no minute to go on from.
         resumed = (minutes >= 0) & (gaps >= -1) & (gaps <= most_minutes(self._layout, int(carried.max())))
+        resumed &= ~self._would_overwrite(minutes)
         numbers = self._number[rows["interval"]]
         opened = (minutes[rows["slot"]] - self._anchors[numbers]) // self._lengths[numbers] * self._lengths[numbers]
         rows = rows[resumed[rows["slot"]] & (rows["open_time"] == opened + self._anchors[numbers])]
@@ -157,12 +160,8 @@ class Seeding:
             return
         block = self._segment.block(self._layout.historian_offset)
         error_ns = clock.error_ns + elapsed_ns // _DRIFT
-        block[lay.B_CLOCK_OFFSET_NS : lay.B_CLOCK_OFFSET_NS + 4] = (
-            clock.offset_ns,
-            error_ns,
-            clock.synced_ns,
-            clock.round_trip_ns,
-        )
+        first = lay.B_CLOCK_OFFSET_NS
+        block[first : first + 4] = clock.offset_ns, error_ns, clock.synced_ns, clock.round_trip_ns
         block[lay.B_CLOCK_SEQUENCE] = _WHOLE
 
     def put_symbols(self) -> None:
@@ -227,7 +226,7 @@ class Seeding:
         places = self._flat(owners, number, times)
         # A series is a ring by time: of several bars for one place the newest stands, of one time the best.
         if int(np.bincount(places).max()) > 1:
-            order = np.lexsort((_worth(words), times, places))
+            order = np.lexsort((worth(words), times, places))
             last = np.flatnonzero(np.diff(places[order], append=-1))
             words, owners, places = words[order[last]], owners[order[last]], places[order[last]]
             times = words[:, lay.W_OPEN_TIME]
@@ -235,7 +234,7 @@ class Seeding:
         held = history[places, lay.W_OPEN_TIME]
         better = times > held
         same = np.flatnonzero(times == held)
-        better[same] = _worth(words[same]) > _worth(history[places[same]])
+        better[same] = worth(words[same]) > worth(history[places[same]])
         if not better.all():
             words, owners, places = words[better], owners[better], places[better]
         history[places] = _placed(words, owners)
@@ -261,6 +260,21 @@ class Seeding:
         newest: Rows = rows[order[np.flatnonzero(np.diff(series[order], append=-1))]]
         return newest
 
+    def _would_overwrite(self, minutes: Rows) -> Rows:
+        """Return which symbols know a minute after their open one with a hole between: closing would go across it."""
+        layout, depth = self._layout, self._layout.history_rows[0]
+        found = np.zeros(len(self._table), dtype=bool)
+        first = layout.history_row(0, 0)
+        for worker, history in enumerate(self._history):
+            mine = np.flatnonzero(self._table["worker"] == worker)
+            series = history[first : first + layout.slots * depth, lay.W_OPEN_TIME].reshape(layout.slots, depth)
+            times = series[self._table["local_slot"][mine]]
+            known = np.count_nonzero(times >= minutes[mine, None], axis=1)
+            # No time stands twice in a series: without a hole there are as many as lie between.
+            wanted = (times.max(axis=1) - minutes[mine]) // intervals.MINUTE_MS + 1
+            found[mine] = (known > 0) & (known < wanted)
+        return found
+
     def _write_live(self, rows: Rows) -> None:
         """Write open bars to the live tables, and to the halves that readers find first."""
         layout = self._layout
@@ -272,15 +286,6 @@ class Seeding:
             mine = workers == worker
             for offset in (layout.live_offset(worker), layout.half_offset(worker, 0)):
                 self._segment.region(offset, size).reshape(-1, ROW_WORDS)[places[mine]] = words[mine]
-
-
-def _worth(words: Rows) -> Rows:
-    """Return what a closed bar is worth against another of its time: its rank, then its revision."""
-    packed = words[:, lay.W_REVISION_SLOT]
-    confirmed = (packed >> 56) & 0xFF == lay.STATE_CONFIRMED
-    partial = (words[:, lay.W_FLAGS] & lay.FLAG_PARTIAL != 0) & ~confirmed
-    worth: Rows = (np.where(confirmed, 3, 2) - partial) << 32 | (packed & 0xFFFFFFFF)
-    return worth
 
 
 def _placed(words: Rows, slots: Rows) -> Rows:

@@ -17,7 +17,7 @@ from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE, SYMBOL
 
 
-__all__ = ["CARRIED", "MAX_DECIMALS", "State", "are_sound", "needed_times", "symbol_names"]
+__all__ = ["CARRIED", "MAX_DECIMALS", "State", "are_sound", "needed_times", "symbol_names", "worth"]
 
 Rows = np.ndarray[Any, Any]
 
@@ -94,6 +94,19 @@ def are_sound(rows: Rows, *, is_open: bool) -> Rows:
         for name in _SUMS:
             good &= (rows[name] >= 0) & (rows[name] < _LARGEST)
     return good
+
+
+def worth(words: Rows) -> Rows:
+    """Return what closed bars are worth against others of their times: rank, then revision.
+
+    Args:
+        words: Shape (n, 16): rows as 64-bit words.
+    """
+    packed = words[:, lay.W_REVISION_SLOT]
+    confirmed = (packed >> 56) & 0xFF == lay.STATE_CONFIRMED
+    partial = (words[:, lay.W_FLAGS] & lay.FLAG_PARTIAL != 0) & ~confirmed
+    values: Rows = (np.where(confirmed, 3, 2) - partial) << 32 | (packed & 0xFFFFFFFF)
+    return values
 
 
 def _grid(codes: Rows) -> tuple[Rows, Rows]:

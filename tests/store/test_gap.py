@@ -16,6 +16,7 @@ from klshm.shm.layout import SYMBOL
 from klshm.shm.segment import Segment, create_segment
 from klshm.store.remains import remains
 from klshm.store.restore import Seeding
+from klshm.store.state import State
 from tests.core.feed import CONFIRMED, LIVE, MINUTE, MONDAY, PARTIAL, Feed
 
 
@@ -123,3 +124,30 @@ def test_after_a_gap_bars_claim_nothing_and_end_equal(segments: list[Segment], g
             assert row["state"] == CONFIRMED and not row["flags"] & PARTIAL
     feed.check()
     assert feed.need()["reason"] == 0
+
+
+def test_what_was_backfilled_while_no_engine_ran_is_not_closed_over(segments: list[Segment]) -> None:
+    one, two = segments
+    run_and_die(one)
+    left = remains(one, whole=True)
+    end = KNOWN + 18
+    later = [KNOWN + 10 + number for number in range(8)]
+    minutes = np.concatenate(tuple(left.closed))
+    backfilled = minutes[minutes["interval"] == 0][: len(later)].copy()
+    backfilled["open_time"] = [START + minute * MINUTE for minute in later]
+    state = State("snapshot", left.symbols, left.live, (minutes, backfilled), START + end * MINUTE)
+    seeding = Seeding(two, table())
+    seeding.put_state(state)
+    seeding.put_live([state], START + end * MINUTE + 5000)
+    seeding.put_symbols()
+    feed = Feed(start=START, joined_s=None, memory=two.words, history_rows=DEPTH)
+    feed.at(end * 60 + 5)
+    feed.engine.recover()
+    feed.add(0, symbol=0, origin=START)
+    feed.tick(end)
+    feed.check()
+    for minute, row in zip(later, backfilled, strict=True):
+        found = feed.stored(START + minute * MINUTE)
+        assert found["state"] == CONFIRMED and cells(found) == cells(row)
+    # The hole before them is asked for.
+    assert (feed.need()["from_ms"], feed.stored(START + (KNOWN + 5) * MINUTE)) == (START + KNOWN * MINUTE, None)

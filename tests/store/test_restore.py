@@ -360,6 +360,21 @@ def test_an_open_minute_that_is_too_old_is_left_out_its_history_is_not(
     assert made.seeding.report.gaps_minutes == ([max(minutes, 0)] * 4 if resumed else [])
 
 
+@pytest.mark.parametrize(
+    ("later", "resumed"),
+    [((), True), ((0,), True), ((0, 1, 2), True), ((1,), False), ((0, 2), False), ((7, 8), False), ((95,), False)],
+)
+def test_an_open_minute_behind_later_closed_ones_is_left_out(fresh: Any, later: tuple[int, ...], resumed: bool) -> None:
+    """As after a stop and a backfill: the clock would close flat minutes over confirmed ones."""
+    made = fresh(table("ETHUSDT", "BTCUSDT"))
+    live, closed = bars([OPEN], state=lay.STATE_LIVE), bars([OPEN - MINUTE, *(OPEN + each * MINUTE for each in later)])
+    other = known("BTCUSDT", live=live, closed=closed[:1])
+    made.seed(known(live=live, closed=closed), other, now_ms=OPEN + 96 * MINUTE)
+    assert made.live("ETHUSDT")["open_time"] == (OPEN if resumed else 0)
+    assert made.live("BTCUSDT")["open_time"] == OPEN
+    assert made.seeding.report.not_resumed == (not resumed)
+
+
 def test_closing_a_gap_leaves_the_log_room() -> None:
     codes = tuple(map(intervals.code_of, ("1m", "5m", "30m", "4h", "1d", "1w")))
     large = layout(log_rows=65536, interval_codes=codes, history_rows=(96,) * 6)
