@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import sys
-import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +20,10 @@ import numpy as np
 from klshm import intervals
 from klshm.errors import JournalError
 from klshm.fsck.bars import impossible
-from klshm.shm.layout import KLINE, ROW_BYTES
+from klshm.shm.layout import KLINE
 from klshm.store import journal_file
 from klshm.store.batch import Batch, decode
+from klshm.store.journal import is_whole
 from klshm.store.names import is_legal_symbol
 
 
@@ -165,8 +165,7 @@ def _look_at_latest(
         count += 1
         symbol, _, interval = bytes(key).decode(errors="replace").partition("\0")
         subject = f"open bar {symbol} {interval}"
-        is_whole = len(value) == 4 + ROW_BYTES and zlib.crc32(value[4:]) == int.from_bytes(value[:4], "little")
-        if not is_whole:
+        if not is_whole(bytes(key), bytes(value)):
             problems.append((subject, "bits", "fails its checksum"))
         elif not is_legal_symbol(symbol) or interval not in intervals.INTERVALS:
             problems.append((subject, "format", "an illegal name"))

@@ -3,10 +3,12 @@
 Three databases::
 
     blocks   journal sequence (8 bytes, big-endian)     -> block of at most 512 rows (klshm.store.batch)
-    latest   symbol, NUL, interval                      -> crc32, open bar of 128 bytes
+    latest   symbol, NUL, interval                      -> crc32 of key and bar, open bar of 128 bytes
     meta     format, uuid, next                         -> next: sequence of the next block, never reused
              cursor/<segment uuid>/<ring>               -> position up to which that ring was journaled
              walk/<segment uuid>/<ring>                 -> that ring was overrun; history is owed to the archive
+
+Checksums of open bars in older files leave out the key; they are read as well.
 
 Rows, cursors and `next` change in one transaction, so a ring entry is journaled exactly once
 whenever the process is killed. A block is deleted only after the archive's commit.
@@ -27,12 +29,14 @@ import lmdb
 import numpy as np
 
 from klshm.errors import JournalError
+from klshm.intervals import INTERVALS
 from klshm.shm.layout import KLINE, ROW_BYTES
 from klshm.store import journal_file
 from klshm.store.batch import BLOCK_ROWS, Batch, blocks_of, decode, encode
+from klshm.store.names import is_legal_symbol
 
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "is_whole"]
 
 Rows = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -154,21 +158,21 @@ class Journal:
         for row in batch.rows:
             data = row.tobytes()
             key = _latest_key(batch.listings[row["slot"]].name, interval_names[int(row["interval"])])
-            items.append((key, zlib.crc32(data).to_bytes(4, "little") + data))
+            items.append((key, zlib.crc32(key + data).to_bytes(4, "little") + data))
         items.sort()
         self._commit(lambda transaction: transaction.cursor(db=self._latest).putmulti(items))
 
     def latest(self) -> tuple[dict[tuple[str, str], Any], int]:
-        """Return the open bars, (symbol, interval) to a KLINE scalar, and how many failed their checksum."""
+        """Return the open bars, (symbol, interval) to a KLINE scalar, and how many are damaged."""
         found: dict[tuple[str, str], Any] = {}
         damaged = 0
         with self._reading() as transaction:
             for key, value in transaction.cursor(db=self._latest):
-                if len(value) != 4 + ROW_BYTES or zlib.crc32(value[4:]) != int.from_bytes(value[:4], "little"):
+                series = _series_of(key)
+                if series is None or not is_whole(key, value):
                     damaged += 1
-                    continue
-                symbol, _, interval = key.decode().partition("\0")
-                found[symbol, interval] = np.frombuffer(value, dtype=KLINE, offset=4)[0]
+                else:
+                    found[series] = np.frombuffer(value, dtype=KLINE, offset=4)[0]
         return found, damaged
 
     # Called on behalf of the archive
@@ -258,6 +262,13 @@ class Journal:
         self._environment.set_mapsize(size)
 
 
+def is_whole(key: bytes, value: bytes) -> bool:
+    """Return whether an open bar and its name are as they were stored."""
+    data = value[4:]
+    checks = zlib.crc32(key + data), zlib.crc32(data)  # the second is that of older files
+    return len(data) == ROW_BYTES and int.from_bytes(value[:4], "little") in checks
+
+
 def _cursor_key(segment_uuid: str, ring: str) -> bytes:
     return f"cursor/{segment_uuid}/{ring}".encode()
 
@@ -268,6 +279,11 @@ def _walk_key(segment_uuid: str, ring: str) -> bytes:
 
 def _latest_key(symbol: str, interval: str) -> bytes:
     return f"{symbol}\0{interval}".encode()
+
+
+def _series_of(key: bytes) -> tuple[str, str] | None:
+    symbol, _, interval = key.decode(errors="replace").partition("\0")
+    return (symbol, interval) if is_legal_symbol(symbol) and interval in INTERVALS else None
 
 
 def _keys(transaction: Any, database: Any, prefix: bytes) -> Iterable[bytes]:

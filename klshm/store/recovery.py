@@ -114,7 +114,7 @@ def load_latest(data_directory: Path) -> dict[tuple[str, str], Any]:
     finally:
         journal.close()
     if damaged:
-        log.warning("open bars failed their checksum and are left out rows=%d", damaged)
+        log.warning("damaged open bars are left out rows=%d", damaged)
     return found
 
 

@@ -99,6 +99,7 @@ def with_crc(body: bytes) -> bytes:
         (b"blocks", b"\0" * 7 + b"\2", lambda v: with_crc(v[4:-72] + b"\xff" * 72), ("block 2", "impossible")),
         (b"blocks", b"\0" * 7 + b"\2", lambda v: with_crc(v[4:].replace(b"BTC", b"B/C")), ("block 2", "impossible")),
         (b"latest", b"BTCUSDT\x001m", flipped, ("open bar BTCUSDT 1m", "bits")),
+        (b"latest", b"BTCUSDT\x001m", lambda v: with_crc(v[4:-8] + b"\xff" * 7), ("open bar BTCUSDT 1m", "bits")),
         (b"latest", b"BTCUSDT\x001m", lambda v: with_crc(b"\xff" * 128), ("open bar BTCUSDT 1m", "impossible")),
         (b"meta", b"next", lambda v: b"\0" * 7 + b"\2", ("block 2", "progress")),
         (b"meta", b"next", lambda v: b"", ("meta", "progress")),
@@ -114,9 +115,14 @@ def test_every_fault_is_found(directory: Path, database: bytes, key: bytes, chan
 
 def test_names_and_sequences(directory: Path) -> None:
     value = get(directory, b"latest", b"BTCUSDT\x001m")
-    put(directory, b"latest", b"B C\x001m", value)
+    put(directory, b"latest", b"B C\x001m", with_crc(value[4:]))
+    put(directory, b"latest", b"CTCUSDT\x001m", value)
     put(directory, b"blocks", b"\1", get(directory, b"blocks", b"\0" * 7 + b"\2"))
-    assert set(problems(directory)) == {("open bar B C 1m", "format"), ("block 1", "progress")}
+    assert set(problems(directory)) == {
+        ("open bar B C 1m", "format"),
+        ("open bar CTCUSDT 1m", "bits"),
+        ("block 1", "progress"),
+    }
 
 
 def test_a_newer_journal_is_refused(directory: Path) -> None:

@@ -176,6 +176,21 @@ def test_the_journal_alone_is_enough_where_names_are(world: World) -> None:
     assert world.seed(world.config(official_stream="continuousKline")) == []
 
 
+def test_a_bit_in_a_name_of_the_journal_costs_that_open_bar_only(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.journal("AUSDT", "BUSDT")
+    world.archive("AUSDT", "BUSDT")
+    data = names.journal_path(world.directory) / "data.mdb"
+    whole = data.read_bytes()
+    assert b"AUSDT\x001m" in whole
+    data.write_bytes(whole.replace(b"AUSDT\x001m", b"\xc1USDT\x001m"))
+    assert world.seed() == ["BUSDT"]
+    assert "damaged open bars are left out rows=1" in caplog.text
+    world.found = Remains(known("AUSDT", "CUSDT", origin="segment"), None)
+    assert world.seed() == ["AUSDT", "CUSDT"]
+
+
 def test_who_left_before_the_end_is_not_carried(world: World) -> None:
     world.journal("GONEUSDT", age=30)
     world.journal("AUSDT", "NOBODYUSDT")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,6 +134,47 @@ def test_damage_is_seen_and_left_out(open_journal: Callable[..., Journal], path:
     assert minutes(journal) == [0, 2]
     assert [block is None for _, block in journal.read(0, 1 << 20)] == [False, True, False]
     assert journal.latest() == ({}, 1)
+
+
+def moved(key: bytes, to: bytes, *, older: bool) -> Callable[[lmdb.Transaction], object]:
+    """Let an open bar's name change under it, as it lies in a file of this klshm or in an older one."""
+
+    def work(transaction: lmdb.Transaction) -> object:
+        value = bytes(transaction.get(key) or b"")
+        transaction.delete(key)
+        return transaction.put(to, zlib.crc32(value[4:]).to_bytes(4, "little") + value[4:] if older else value)
+
+    return work
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("name", [b"BT\xc3USDT\x001m", b"BT#USDT\x001m", b"BTCUSDT\x001n", b"BTCUSDT1m", b"\x001m"])
+def test_an_open_bar_without_a_name_is_damaged(path: Path, name: bytes, older: bool) -> None:
+    journal = Journal(path)
+    both = (Listing("BTCUSDT"), Listing("ETHUSDT"))
+    journal.put_latest(Batch(both, bars([START] * 2, slot=[0, 1], state=lay.STATE_LIVE)), NAMES)
+    journal.close()
+    change(path, b"latest", moved(b"BTCUSDT\x001m", name, older=older))
+    journal = Journal(path)
+    found, damaged = journal.latest()
+    assert (set(found), damaged) == ({("ETHUSDT", "1m")}, 1)
+    journal.close()
+
+
+def test_an_open_bar_under_another_name_is_damaged_and_those_of_older_files_are_read(path: Path) -> None:
+    journal = Journal(path)
+    journal.put_latest(batch(1, state=lay.STATE_LIVE), NAMES)
+    wanted = journal.latest()[0]["BTCUSDT", "1m"].tobytes()
+    journal.close()
+    change(path, b"latest", moved(b"BTCUSDT\x001m", b"BTCUSDT\x001m", older=True))
+    journal = Journal(path)
+    assert [row.tobytes() for row in journal.latest()[0].values()] == [wanted]
+    journal.put_latest(batch(1, state=lay.STATE_LIVE), NAMES)
+    journal.close()
+    change(path, b"latest", moved(b"BTCUSDT\x001m", b"BTBUSDT\x001m", older=False))
+    journal = Journal(path)
+    assert journal.latest() == ({}, 1)
+    journal.close()
 
 
 def test_the_map_grows_and_nothing_is_lost(open_journal: Callable[..., Journal]) -> None:

@@ -144,7 +144,7 @@ def test_damaged_open_bars_are_left_out(engine: Engine, monkeypatch: pytest.Monk
         journal.put_latest(Batch((Listing("BTCUSDT"),), bars([START])), {0: "1m"})
     journal.close()
     assert load_latest(engine.directory) == {}
-    assert "failed their checksum" in caplog.text
+    assert "damaged open bars are left out rows=1" in caplog.text
 
 
 def test_what_the_journal_knows_has_names(engine: Engine) -> None:
