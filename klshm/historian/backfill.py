@@ -211,10 +211,16 @@ class Backfill:
         name = self._names[index]
         last_ms, count = self._last_open_ms(name), _LAST_MINUTES if index == 0 else _LAST_ROWS
         first_ms = last_ms - (count - 1) * intervals.length_ms(name)
-        await self._store(name, await self._source.fetch(entry, name, first_ms, last_ms, Priority.BACKFILL))
+        rows = await self._source.fetch(entry, name, first_ms, last_ms, Priority.BACKFILL)
+        await self._store(name, rows)
+        self._tally.fetched(len(rows))
 
     async def _missing(self, entry: Entry, index: int, first_ms: int, last_ms: int) -> tuple[int, int] | None:
-        """Return the smallest range that neither the worker's history nor the archive holds; hand over the latter's."""
+        """Return the smallest range that neither the worker's history nor the archive holds.
+
+        Each is given what only the other holds: history may have been filled by an historian that was killed
+        before the same rows had reached the archive, or from a snapshot.
+        """
         name = self._names[index]
         length_ms = intervals.length_ms(name)
         origin_ms = self._source.origin_ms(entry)
@@ -223,10 +229,10 @@ class Backfill:
         held = self._views[entry.worker].history(entry.local_slot, index, first_ms, last_ms)
         # A bar that was read young, and is not the worker's own fold, waits to be read again.
         held = held[(held["state"] == lay.STATE_CONFIRMED) | (held["flags"] & lay.FLAG_DERIVED != 0)]
-        missing = missing_range(held["open_time"].tolist(), first_ms, last_ms, length_ms)
-        if missing is None:
-            return None
-        known = await self._archived.confirmed(entry, name, *missing, self._now_ms())
+        known = await self._archived.confirmed(entry, name, first_ms, last_ms, self._now_ms())
+        confirmed = held[held["state"] == lay.STATE_CONFIRMED]
+        await self._store(name, confirmed[~np.isin(confirmed["open_time"], known["open_time"])])
+        known = known[~np.isin(known["open_time"], held["open_time"])]
         self._tally.known(len(known))
         await self._to_worker(entry, index, known)
         times = held["open_time"].tolist() + known["open_time"].tolist()
@@ -246,8 +252,9 @@ class Backfill:
         name = self._names[index]
         fetch = self._source.fetch_some if is_fresh else self._source.fetch
         rows = await fetch(entry, name, first_ms, last_ms, Priority.BACKFILL)
-        await self._to_worker(entry, index, rows)
         await self._store(name, rows)
+        self._tally.fetched(len(rows))
+        await self._to_worker(entry, index, rows)
         young = rows[rows["state"] != lay.STATE_CONFIRMED]["open_time"]
         if index and len(young) and not is_second:
             span = int(young[0]), int(young[-1])
@@ -265,7 +272,6 @@ class Backfill:
         if name in self._retention_days:
             rows = rows[rows["open_time"] >= self._now_ms() - self._retention_days[name] * _DAY_MS]
         await self._log.bulk(rows)
-        self._tally.fetched(len(rows))
 
     # Bookkeeping
 

@@ -99,6 +99,8 @@ def second_run(
         server = KlineServer(onboard_ms)
         async with backfilled(tmp_path / "second", server, path, T0 + later_ms, onboard_ms) as (consumers, _):
             asked = [(q["interval"], int(q["limit"])) for q in server.asked if q["symbol"] == "KNOWN"]
+            fetched = sum(rows for _, rows in asked)
+            assert np.sum(consumers.log["slot"] == 0) <= fetched, "what the archive holds is not sent there again"
             new = {(q["interval"], int(q["limit"])) for q in server.asked if q["symbol"] == "NEW"}
             assert ("1m", 499) in new, "a series that is not there is new"
             sent = {name: np.unique(consumers.rows(0, name)["open_time"]).tolist() for name in INTERVALS}
