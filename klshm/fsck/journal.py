@@ -68,7 +68,7 @@ def check_journal(directory: Path, report: Report) -> JournalState:
     for subject, problem, detail in found["problems"]:
         report.add(_PLACE, subject, problem, detail=detail)
         state.damaged = True
-        state.broken |= problem == "format"
+        state.broken |= (subject, problem) == ("meta", "format")
     state.uuid, state.first, state.next = (found.get(name, state.__dict__[name]) for name in ("uuid", "first", "next"))
     state.cursors = found.get("cursors", {})
     return state
