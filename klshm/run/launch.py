@@ -140,7 +140,7 @@ def _launch(config: Config, options: argparse.Namespace) -> bool:
     directory = data_directory(config)
     with InstanceLock(directory, config.instance):
         sweep_temporary_segments(config.instance)
-        found = recover(config.instance, directory, keep=config.historian.from_archive)
+        found = recover(config, directory)
         resume = Resume(config, directory, found, named)
         del found
         if not options.demo:
