@@ -18,14 +18,14 @@ from typing import Final, NoReturn
 from klshm import __version__, logs
 from klshm.config import Config, settings
 from klshm.config.keys import keys
-from klshm.errors import KlshmError
+from klshm.errors import KlshmError, SegmentTooLarge
 from klshm.exchange.proxy import proxy_for
 from klshm.run.affinity import plan
 from klshm.run.aside import Aside
 from klshm.run.early_stop import EarlyStop, StoppedEarly
 from klshm.run.lock import InstanceLock, data_directory
 from klshm.run.machine import check_machine, check_packages
-from klshm.run.recover import recover
+from klshm.run.recover import recover, set_aside
 from klshm.run.resume import Resume, keep_state
 from klshm.run.retire import retire
 from klshm.run.sizes import layout_of
@@ -183,6 +183,7 @@ def _serve(
             _log.warning("going on from nothing; the exchange is asked for what the last run knew")
             segment.unlink()
             segment.close()
+            segment = None  # the next one may not come to be
             with early.deferred():
                 segment = _create(config, early)
         clean = _run(config, segment, cores, duration_s, check)
@@ -195,13 +196,18 @@ def _serve(
 
 
 def _create(config: Config, early: EarlyStop) -> Segment:
-    segment = create_segment(
-        config.instance,
-        layout_of(config),
-        settings.to_json(config),
-        mode=int(config.segment.mode, 8),
-        group=config.segment.group or None,
-    )
+    try:
+        segment = create_segment(
+            config.instance,
+            layout_of(config),
+            settings.to_json(config),
+            mode=int(config.segment.mode, 8),
+            group=config.segment.group or None,
+        )
+    except SegmentTooLarge as error:
+        if not (aside := set_aside(config.instance)):
+            raise
+        raise SegmentTooLarge(f"{error}, or remove what was set aside: {', '.join(map(str, aside))}") from error
     early.abandon = segment.unlink
     _begin(segment)
     return segment

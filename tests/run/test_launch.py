@@ -110,6 +110,33 @@ def test_what_the_options_ask_for_is_what_runs(tmp_path: Path) -> None:
         assert running.end() == 0, running.text()
 
 
+NO_ROOM_AGAIN = """
+import errno, os
+from klshm.run.resume import Resume
+def broken(self, segment):
+    raise RuntimeError("a bug")
+Resume.seed = broken
+allocate, made = os.posix_fallocate, []
+def once(*arguments):
+    if made:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    made.append(allocate(*arguments))
+os.posix_fallocate = once
+"""
+
+
+def test_a_second_segment_without_room_says_why_and_what_could_be_removed(tmp_path: Path) -> None:
+    """What was seeded by half is given up, and then there is no room for another."""
+    left = Path(environment(tmp_path)["KLSHM_SHM_DIRECTORY"], "klshm.demo")
+    left.write_bytes(bytes(100))
+    with launcher(tmp_path, "--set", "historian.from_archive=true", first=NO_ROOM_AGAIN) as running:
+        assert running.process.wait() == 1, running.text()
+        last = running.text().splitlines()[-1]
+        assert re.fullmatch(rf"launcher: .* the segment needs .*, or remove what was set aside: {left}\.\w+", last)
+        assert "Traceback" not in running.text().partition("going on from nothing")[2]
+        assert running.left() == ["klshm.demo.unreadable"]
+
+
 def test_a_machine_that_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recovery needs a process; what it could not save stays."""
     monkeypatch.setenv("KLSHM_SHM_DIRECTORY", environment(tmp_path)["KLSHM_SHM_DIRECTORY"])
