@@ -150,6 +150,10 @@ def _saved_ms(entry: object) -> int:
     return saved_ms if isinstance(saved_ms, int) else 0
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 12
+
+
 def _state_of(entry: object) -> GovernorState:
     if not isinstance(entry, dict):
         return GovernorState()
@@ -157,6 +161,6 @@ def _state_of(entry: object) -> GovernorState:
     minutes = used.items() if isinstance(used, dict) else ()
     ends = {name: entry.get(name) for name in ("blocked_until_ms", "banned_until_ms")}
     return GovernorState(
-        {int(minute): weight for minute, weight in minutes if minute.isdigit() and isinstance(weight, int)},
+        {int(minute): weight for minute, weight in minutes if _is_number(minute) and isinstance(weight, int)},
         **{name: end for name, end in ends.items() if isinstance(end, int)},
     )

@@ -35,6 +35,8 @@ _MARGIN_MS: Final = 200
 """A new minute counts as begun so much later than our estimate of the exchange's clock says."""
 
 _LEAST_BAN_MS: Final = 120_000
+_LONGEST_MS: Final = 3 * 86_400_000 + 3_600_000
+"""The longest ban, three days, and an hour for clocks: whatever is said to last longer is a mistake."""
 _KEPT_MINUTES: Final = 120
 
 
@@ -169,7 +171,7 @@ class Governor:
             until_ms = now_ms + int(retry_after_s * 1000)
         else:
             until_ms = self._next_minute_ms(now_ms)
-        self.state.blocked_until_ms = max(self.state.blocked_until_ms, until_ms)
+        self.state.blocked_until_ms = max(self.state.blocked_until_ms, min(until_ms, now_ms + _LONGEST_MS))
         return (self.state.blocked_until_ms - now_ms) / 1000
 
     def banned(self, now_ms: int, until_ms: int | None, retry_after_s: float | None) -> int:
@@ -185,7 +187,7 @@ class Governor:
         """
         if until_ms is None or until_ms <= now_ms:
             until_ms = now_ms + max(_LEAST_BAN_MS, int((retry_after_s or 0) * 1000))
-        self.state.banned_until_ms = max(self.state.banned_until_ms, until_ms)
+        self.state.banned_until_ms = max(self.state.banned_until_ms, min(until_ms, now_ms + _LONGEST_MS))
         return self.state.banned_until_ms
 
     @staticmethod

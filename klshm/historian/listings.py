@@ -39,6 +39,8 @@ _AFTER_ONBOARD_MS: Final = 500
 
 _PENDING_PATIENCE_MS: Final = 600_000
 _SHRUNK: Final = 0.9
+_DAY_MS: Final = 86_400_000
+"""Listings of one ticker lie further apart; a date that moves by less was corrected."""
 
 _TRADING: Final = "TRADING"
 _PENDING: Final = "PENDING_TRADING"
@@ -109,8 +111,8 @@ class Judge:
             if listing is None:
                 if not verdict.shrunk:
                     gone.add(name)
-            elif listing.status in _ENDED:
-                gone.add(name)
+            elif listing.status in _ENDED or listing.onboard_date > entry.onboard_ms + _DAY_MS > _DAY_MS:
+                gone.add(name)  # or the ticker belongs to a later listing: it comes back in a slot of its own
             elif (now := _updated(entry, listing)) != entry:
                 verdict.changed.append(now)
         removed = sorted(gone & self._suspects)[: _at_once(carried)]

@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from klshm.errors import ExchangeError
+from klshm.errors import BadMessage, ExchangeError
 from klshm.shm import layout as lay
 from klshm.shm.layout import ROW_WORDS
 from klshm.shm.rows import write_row
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 SAMPLES: Final = 5
 _MILLISECOND_NS: Final = 1_000_000
 _STEP_MARGIN_NS: Final = 5 * _MILLISECOND_NS
+_LEAP_NS: Final = 10_000 * _MILLISECOND_NS
+"""So wrong are neither clocks that are kept nor trips. Bars are closed, and old ones deleted, by this clock."""
 _WAITED_NS: Final = 500 * _MILLISECOND_NS
 """A trip that took so long was rather spent at the gate, waiting for weight or the end of a block."""
 
@@ -124,11 +126,29 @@ class TimeSync:
         self.steps = 0
 
     async def measure(self) -> Sample:
-        """Take samples, publish the best and return it.
+        """Take samples, publish the best and return it; a leap is believed when a second round says the same.
 
         Raises:
-            ExchangeError: If not one good one could be taken; what is published stays.
+            ExchangeError: If not one good one could be taken, or two rounds contradict each other; what is
+                published stays.
         """
+        best = await self._round()
+        if self._is_leap(best):
+            again = await self._round()
+            if abs(again.offset_ns - best.offset_ns) > again.error_ns + best.error_ns + _STEP_MARGIN_NS:
+                apart_s = abs(again.offset_ns - best.offset_ns) / 1e9
+                raise BadMessage(f"time: two answers lie {apart_s:.1f} s apart; neither is believed")
+            best = again
+        self._judge(best)
+        self._publish(best)
+        return best
+
+    def _is_leap(self, sample: Sample) -> bool:
+        """Return whether a sample is far from what was believed so far, at first this machine's own clock."""
+        known_ns = self._last.offset_ns if self._last else self._clock.offset_ns
+        return abs(sample.offset_ns - known_ns) > _LEAP_NS
+
+    async def _round(self) -> Sample:
         best: Sample | None = None
         for _ in range(SAMPLES):
             sent_ns = time.monotonic_ns()
@@ -143,8 +163,6 @@ class TimeSync:
             if best is None or sample.round_trip_ns < best.round_trip_ns:
                 best = sample
         assert best is not None
-        self._judge(best)
-        self._publish(best)
         return best
 
     def _judge(self, sample: Sample) -> None:

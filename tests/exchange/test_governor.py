@@ -97,6 +97,13 @@ def test_ban_without_an_end_lasts_two_minutes_at_least(retry_after_s: float | No
     assert Governor().banned(T0, None, retry_after_s) == T0 + expected_ms
 
 
+def test_no_answer_stops_us_for_longer_than_the_longest_ban() -> None:
+    longest_ms = 3 * 86_400_000 + 3_600_000
+    assert Governor().banned(T0, 10**15, None) == T0 + longest_ms
+    assert Governor().banned(T0, None, 1e12) == T0 + longest_ms
+    assert Governor().limited(T0, 1e12) == longest_ms / 1000
+
+
 def test_clock_that_was_only_guessed_does_not_blind_it() -> None:
     governor = Governor()
     governor.sent(T0 + 500 * MINUTE, 5)  # before the first measurement

@@ -112,6 +112,19 @@ class TestJudge:
             verdict = self.judge(judge, usdt("A", status="CLOSE"), *others(50), carried=carried)
             assert verdict.shrunk and [e.name for e in verdict.removed] == expected
 
+    def test_a_ticker_that_was_reused_while_nobody_looked_is_another_listing(self) -> None:
+        judge, carried = Judge(ExchangeConfig()), [entry(0, "A", onboard_ms=1_000)]
+        day_ms = 86_400_000
+        for corrected in (0, 999, day_ms):
+            rows = [usdt("A", onboard_ms=1_000 + corrected), *others(20)]
+            assert [self.judge(judge, *rows, carried=carried).removed for _ in range(3)] == [[], [], []]
+        rows = [usdt("A", onboard_ms=1_001 + day_ms), *others(20)]
+        assert self.judge(judge, *rows, carried=carried).removed == []
+        assert [e.slot for e in self.judge(judge, *rows, carried=carried).removed] == [0]
+        assert [x.symbol for x in self.judge(judge, *rows).added] == ["A"]
+        unknown = [entry(0, "A", onboard_ms=0)]
+        assert [self.judge(judge, *rows, carried=unknown).removed for _ in range(3)] == [[], [], []]
+
     def test_new_symbols_are_taken_from_a_shrunken_answer(self) -> None:
         judge = Judge(ExchangeConfig())
         self.judge(judge, *others(100))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klshm.errors import ExchangeUnreachable
+from klshm.errors import BadMessage, ExchangeUnreachable
 from klshm.historian.timesync import ExchangeClock, Sample, TimeSync, next_second_30_ms
 from klshm.shm.view import read_clock
 from tests.support.segments import segment
@@ -95,6 +95,7 @@ def test_shortest_round_trip_is_published(tmp_path: Path, monkeypatch: pytest.Mo
             clock = ExchangeClock(made)
             before_ms = time.time_ns() // 1_000_000
             assert not clock.measured and before_ms - 1 <= clock.now_ms() <= time.time_ns() // 1_000_000 + 1
+            clock.offset_ns = 10**18
             delays = iter([0.2, 0.001, 0.2, 0.2, 0.2])
 
             async def ask() -> int:
@@ -137,6 +138,38 @@ def test_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
     assert "exchange clock stepped by_ms=" in caplog.text
 
 
+def test_a_leap_is_believed_when_two_rounds_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars are closed by this clock, and old ones deleted: one wrong answer of a server must not move it."""
+
+    async def main() -> None:
+        with segment(tmp_path, monkeypatch) as made:
+            year_ms = 365 * 86_400_000
+            ahead_ms = [0]
+            asked = 0
+
+            async def ask() -> int:
+                nonlocal asked
+                asked += 1
+                if asked % 5 == 0 and len(ahead_ms) > 1:  # the next round
+                    ahead_ms.pop(0)
+                return time.time_ns() // 1_000_000 + ahead_ms[0]
+
+            clock = ExchangeClock(made)
+            timesync = TimeSync(made, clock, ask)
+            good = await timesync.measure()
+            asked, ahead_ms[:] = 0, [year_ms, 0]
+            with pytest.raises(BadMessage, match="neither is believed"):
+                await timesync.measure()
+            published = read_clock(made)
+            assert published is not None and published.offset_ns == good.offset_ns == clock.offset_ns
+            asked, ahead_ms[:] = 0, [year_ms]
+            after = await timesync.measure()  # it says so again and again
+            assert abs(after.offset_ns - good.offset_ns - year_ms * 1_000_000) < 5_000_000_000
+            assert timesync.steps == 1
+
+    asyncio.run(main())
+
+
 def test_failure_counts_only_when_nothing_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         with segment(tmp_path, monkeypatch) as made:
@@ -148,7 +181,9 @@ def test_failure_counts_only_when_nothing_was_measured(tmp_path: Path, monkeypat
                     raise ExchangeUnreachable("gone")
                 return answer
 
-            timesync = TimeSync(made, ExchangeClock(made), ask)
+            clock = ExchangeClock(made)
+            clock.offset_ns = -time.monotonic_ns()
+            timesync = TimeSync(made, clock, ask)
             await timesync.measure()
             assert timesync.samples == 1
             with pytest.raises(ExchangeUnreachable):

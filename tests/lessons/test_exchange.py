@@ -187,7 +187,9 @@ def test_r12_a_wait_for_weight_is_no_round_trip(tmp_path: Path, monkeypatch: pyt
     async def main() -> None:
         async with client_of(answer) as client:
             with segment(tmp_path, monkeypatch) as made:
-                timesync = TimeSync(made, ExchangeClock(made), client.server_time)
+                own = ExchangeClock(made)
+                own.offset_ns = 7_000_000 * 1_000_000
+                timesync = TimeSync(made, own, client.server_time)
                 good = await timesync.measure()
                 for _ in range(2):  # the first is refused, the second waits and is then refused
                     with pytest.raises(RateLimited):
