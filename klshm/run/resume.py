@@ -169,11 +169,10 @@ class Resume:
 
     def _known_symbols(self, states: list[State], now_ms: int) -> list[Any]:
         """Return what was carried last; the best source says who, any other what it does not know of them."""
-        unnamed = [state for state in states if state.origin != "named snapshot"]
-        base = [state for state in states if state.origin == "segment"]
-        base = base or sorted(unnamed, key=lambda state: -state.time_ms)[:1]
-        if base and base[0].time_ms < now_ms - _OLDEST_MS:
-            base = []
+        unnamed = [s for s in states if s.origin != "named snapshot" and s.time_ms >= now_ms - _OLDEST_MS]
+        base = [state for state in unnamed if state.origin == "segment"]
+        # By its open bars, not by its date: what `backfill` leaves is new, and knows those that it was told of.
+        base = base or sorted(unnamed, key=lambda state: (_newest_open_ms(state), state.time_ms))[-1:]
         base += [state for state in states if state.origin == "named snapshot"]
         known: dict[str, Any] = {}
         for state in (*base, *states):
@@ -273,6 +272,10 @@ def _any_contract(config: ExchangeConfig) -> ExchangeConfig:
 def _is_better(row: Any, known: Any) -> bool:
     """Return whether a row tells the contract of the same listing that another one only names."""
     return bool(known["contract"] == _UNKNOWN != row["contract"] and row["onboard_ms"] == known["onboard_ms"])
+
+
+def _newest_open_ms(state: State) -> int:
+    return int(state.live["open_time"].max(initial=0))
 
 
 def _name(row: Any) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from klshm.config import Config, DataConfig, ExchangeConfig, HistorianConfig, KlinesConfig, StoreConfig
+from klshm.exchange.models import Listing as Stated
+from klshm.historian.start_file import write_start_file
 from klshm.run.resume import Resume, keep_state
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment, create_segment
@@ -167,6 +169,28 @@ def test_of_journal_and_snapshot_the_newer_says_who_is_carried(world: World) -> 
     assert world.history("BUSDT") == [-1]
     write_snapshot(snapshot_path(world.directory), "test", KEPT, dataclasses.replace(known("CUSDT"), time_ms=OPEN + 99))
     assert world.seed() == ["CUSDT"]
+
+
+def test_what_backfill_left_of_some_symbols_does_not_make_the_others_forgotten(world: World) -> None:
+    """There is no dead segment, as after a power cut: the journal knows who was carried."""
+    symbols = ("AUSDT", "BUSDT", "CUSDT")
+    listing = Stated("AUSDT", 2, 3, pair="AUSDT", contract_type="PERPETUAL", onboard_date=1000)
+    world.journal(*symbols, age=1)
+    world.archive(*symbols)
+    for earlier in (None, known("AUSDT", "OLDUSDT", age=5)):
+        if earlier is not None:
+            write_snapshot(snapshot_path(world.directory), "test", KEPT, earlier)
+        write_start_file(names.archive_path(world.directory), "test", KEPT, [listing], NOW, 0)
+        assert world.seed() == list(symbols)
+        assert [int(world.live(name)["open_time"]) for name in symbols] == [OPEN - MINUTE] * 3
+
+
+def test_what_backfill_left_says_who_trades_where_all_else_is_too_old(world: World) -> None:
+    listing = Stated("AUSDT", 2, 3, pair="AUSDT", contract_type="PERPETUAL", onboard_date=1000)
+    world.journal("BUSDT", age=31 * 1440)
+    world.archive("AUSDT", "BUSDT")
+    write_start_file(names.archive_path(world.directory), "test", KEPT, [listing], NOW, 0)
+    assert world.seed() == ["AUSDT"]
 
 
 def test_the_journal_alone_is_enough_where_names_are(world: World) -> None:
