@@ -32,7 +32,7 @@ def archive_journal(directory: Path, archive_path: Path, store: StoreConfig) -> 
         archive_path: The archive.
         store: Its cache and limits.
     """
-    journal = Journal(directory)
+    journal = Journal(directory, is_rescue=True)
     try:
         archive, after, rows = None, 0, 0
         while blocks := journal.read(after, _FLUSH_ROWS):
@@ -63,7 +63,7 @@ def renew_journal(directory: Path, aside: Path, *, is_broken: bool) -> Path:
         leftover.unlink()
     bars: dict[tuple[str, str], Any] = {}
     if not is_broken:
-        damaged = Journal(directory)
+        damaged = Journal(directory, is_rescue=True)
         try:
             bars, _ = damaged.latest()
         finally:

@@ -18,7 +18,6 @@ Open it only in the process and thread that uses it: LMDB does not notice a fork
 
 from __future__ import annotations
 
-import secrets
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +40,6 @@ __all__ = ["Journal", "is_whole"]
 Rows = np.ndarray[Any, Any]
 T = TypeVar("T")
 
-_FORMAT: Final = b"1"
 _FIRST_MAP_BYTES: Final = 64 * 1024 * 1024
 _MAX_MAP_BYTES: Final = 64 * 1024 * 1024 * 1024
 
@@ -52,6 +50,7 @@ class Journal:
     Args:
         directory: Its directory, created where there is none.
         map_bytes: Size of the map to begin with; it grows when it is full.
+        is_rescue: Whatever `meta` says, only `read` and `latest` are called.
 
     Attributes:
         uuid: Identity of this journal, new for every new file.
@@ -61,7 +60,7 @@ class Journal:
         JournalError: If it cannot be opened; one line says why and what to do.
     """
 
-    def __init__(self, directory: Path, *, map_bytes: int = _FIRST_MAP_BYTES) -> None:
+    def __init__(self, directory: Path, *, map_bytes: int = _FIRST_MAP_BYTES, is_rescue: bool = False) -> None:
         self.directory = directory
         self.uuid = ""
         self.next_sequence = 0
@@ -70,7 +69,8 @@ class Journal:
             self._blocks, self._latest, self._meta = (
                 self._environment.open_db(name) for name in (b"blocks", b"latest", b"meta")
             )
-            self._commit(self._begin_file)
+            if not is_rescue:
+                self.uuid, self.next_sequence = self._commit(self._begin_file)
         except lmdb.Error as error:
             self._environment.close()
             raise journal_file.described(self.directory, error) from error
@@ -107,13 +107,18 @@ class Journal:
 
         Returns:
             Sequence of the newest block.
+
+        Raises:
+            JournalError: If nothing was stored.
         """
         blocks = [encode(block) for batch in batches for block in blocks_of(batch)]
         first = self.next_sequence
 
         def work(transaction: Any) -> None:
             for sequence, block in enumerate(blocks, first):
-                transaction.put(sequence.to_bytes(8, "big"), block, db=self._blocks, append=True)
+                if not transaction.put(sequence.to_bytes(8, "big"), block, db=self._blocks, append=True):
+                    what = f"its next sequence is {sequence}, and it has blocks from there on"
+                    raise journal_file.damaged(self.directory, what)
             for ring, position in (cursors or {}).items():
                 transaction.put(_cursor_key(segment_uuid, ring), position.to_bytes(8, "big"), db=self._meta)
             for ring in owed_walks:
@@ -217,19 +222,10 @@ class Journal:
 
     # Transactions
 
-    def _begin_file(self, transaction: Any) -> None:
-        version = transaction.get(b"format", db=self._meta)
-        if version is None:
-            transaction.put(b"format", _FORMAT, db=self._meta)
-            transaction.put(b"uuid", secrets.token_hex(16).encode(), db=self._meta)
-            transaction.put(b"next", (1).to_bytes(8, "big"), db=self._meta)
-        elif version != _FORMAT:
-            raise JournalError(
-                f"{self.directory} has journal format {version.decode(errors='replace')}, expected "
-                f"{_FORMAT.decode()}; use the klshm that wrote it, or move the directory away"
-            )
-        self.uuid = transaction.get(b"uuid", db=self._meta).decode()
-        self.next_sequence = int.from_bytes(transaction.get(b"next", db=self._meta), "big")
+    def _begin_file(self, transaction: Any) -> tuple[str, int]:
+        databases = self._blocks, self._latest, self._meta
+        is_new = not any(transaction.stat(database)["entries"] for database in databases)
+        return journal_file.identity(transaction, self._meta, self.directory, is_new=is_new)
 
     @contextmanager
     def _reading(self) -> Iterator[Any]:

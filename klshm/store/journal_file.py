@@ -1,8 +1,10 @@
-"""Opening the journal's LMDB environment, and saying in one line what is wrong with it."""
+"""Opening the journal's LMDB environment and telling whose it is, and saying in one line what is wrong with it."""
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +13,13 @@ import lmdb
 from klshm.errors import JournalError
 
 
-__all__ = ["described", "open_environment"]
+__all__ = ["FORMAT", "damaged", "described", "identity", "open_environment"]
 
+FORMAT: Final = b"1"
+"""Format of the journals that this klshm writes."""
+
+_UUID: Final = re.compile(rb"[0-9a-f]{32}")
+_MOST_NEXT: Final = 1 << 48
 _MAX_READERS: Final = 64
 _DATABASES: Final = 4
 # Without it an environment variable chooses the format of a new file (lmdb 3.0 and later).
@@ -50,6 +57,43 @@ def open_environment(directory: Path, map_bytes: int) -> Any:
         environment.close()
         raise
     return environment
+
+
+def identity(transaction: Any, meta: Any, directory: Path, *, is_new: bool) -> tuple[str, int]:
+    """Return a journal's uuid and the sequence of its next block; a new one gets them.
+
+    Args:
+        transaction: For writing.
+        meta: Its database of that name.
+        directory: Where it lies.
+        is_new: Nothing is in it yet.
+
+    Raises:
+        JournalError: If another klshm wrote it, or a key is missing or cannot be.
+    """
+    if is_new:
+        transaction.put(b"format", FORMAT, db=meta)
+        transaction.put(b"uuid", secrets.token_hex(16).encode(), db=meta)
+        transaction.put(b"next", (1).to_bytes(8, "big"), db=meta)
+    version, uuid, number = (bytes(transaction.get(key, b"", db=meta)) for key in (b"format", b"uuid", b"next"))
+    if version != FORMAT and version.isdigit():
+        raise JournalError(
+            f"{directory} has journal format {version.decode()}, expected {FORMAT.decode()}; "
+            "use the klshm that wrote it, or move the directory away"
+        )
+    if version != FORMAT:
+        raise damaged(directory, f"its format is {version!r}, expected {FORMAT!r}")
+    if not _UUID.fullmatch(uuid):
+        raise damaged(directory, f"its uuid is {uuid!r}, expected 32 hexadecimal digits")
+    sequence = int.from_bytes(number, "big")
+    if len(number) != 8 or not 0 < sequence < _MOST_NEXT:
+        raise damaged(directory, f"its next sequence is {number!r}, expected one of 8 bytes")
+    return uuid.decode(), sequence
+
+
+def damaged(directory: Path, what: str) -> JournalError:
+    """Return the error to raise when a journal can be read and contradicts itself."""
+    return JournalError(f"{directory} is damaged: {what}; stop the engine and run klshm fsck --repair")
 
 
 def described(directory: Path, error: Exception) -> JournalError:

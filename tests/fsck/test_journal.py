@@ -16,7 +16,7 @@ from klshm.fsck import journal as journal_module
 from klshm.fsck import journal_child
 from klshm.fsck.journal import JournalState, check_journal, check_meeting
 from klshm.fsck.report import Report
-from klshm.store import journal as store_journal
+from klshm.store import journal_file
 from klshm.store.batch import Batch, Listing
 from klshm.store.journal import Journal
 from tests.store.engine import MINUTE, START, bars
@@ -64,7 +64,7 @@ def problems(directory: Path) -> list[tuple[str, str]]:
 
 
 def test_the_format_is_the_journals() -> None:
-    assert journal_child.FORMAT == store_journal._FORMAT
+    assert journal_child.FORMAT == journal_file.FORMAT
 
 
 def test_a_whole_journal(directory: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -36,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 def open_journal(path: Path) -> Iterator[Callable[..., Journal]]:
     opened: list[Journal] = []
 
-    def open_(**options: int) -> Journal:
+    def open_(**options: Any) -> Journal:
         for journal in opened:
             journal.close()
         opened[:] = [Journal(path, **options)]
@@ -216,6 +217,62 @@ def test_a_journal_of_another_format_is_refused(path: Path) -> None:
     Journal(path).close()
     change(path, b"meta", lambda transaction: transaction.put(b"format", b"2"))
     refuse(path, "journal format 2, expected 1")
+
+
+def set_meta(key: bytes, value: bytes | None) -> Callable[[lmdb.Transaction], object]:
+    return lambda transaction: transaction.delete(key) if value is None else transaction.put(key, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key in (b"format", b"uuid", b"next") for value in (None, b"", b"\xff" * 32)),
+        (b"next", bytes(8)),
+        (b"next", b"\xff" * 8),
+        (b"next", b"\1"),
+    ],
+)
+@pytest.mark.parametrize("kept", ["blocks", "open bars", "no rows"])
+def test_a_journal_whose_meta_is_damaged_is_refused_and_can_be_read(
+    path: Path, kept: str, key: bytes, value: bytes | None
+) -> None:
+    journal = Journal(path)
+    if kept == "blocks":
+        journal.append([batch(3)])
+    elif kept == "open bars":
+        journal.put_latest(batch(1, state=lay.STATE_LIVE), NAMES)
+    journal.close()
+    change(path, b"meta", set_meta(key, value))
+    before = (path / "data.mdb").read_bytes()
+    refuse(path, f"is damaged: its {key.decode()}.* fsck --repair")
+    assert (path / "data.mdb").read_bytes() == before
+    journal = Journal(path, is_rescue=True)
+    assert minutes(journal) == ([0, 1, 2] if kept == "blocks" else [])
+    assert len(journal.latest()[0]) == (kept == "open bars")
+    journal.close()
+
+
+def test_a_journal_that_lost_its_whole_meta_is_not_taken_for_a_new_one(path: Path) -> None:
+    journal = Journal(path)
+    journal.append([batch(3)])
+    journal.close()
+    for key in (b"format", b"uuid", b"next"):
+        change(path, b"meta", set_meta(key, None))
+    refuse(path, "is damaged: its format")
+
+
+def test_rows_that_find_their_place_taken_are_never_lost_silently(open_journal: Callable[..., Journal]) -> None:
+    journal = open_journal()
+    for first in range(3):
+        journal.append([batch(1, first)], "seg", {"log/0": first + 1})
+    journal.close()
+    change(journal.directory, b"meta", set_meta(b"next", (2).to_bytes(8, "big")))
+    journal = open_journal()
+    for _ in range(2):
+        with pytest.raises(JournalError, match="is damaged: its next sequence is 2") as caught:
+            journal.append([batch(1, 9)], "seg", {"log/0": 99})
+        assert "\n" not in str(caught.value)
+    assert (minutes(journal), journal.cursor("seg", "log/0"), journal.next_sequence) == ([0, 1, 2], 3, 2)
 
 
 def test_a_file_that_is_no_journal_is_refused(path: Path) -> None:
