@@ -31,7 +31,7 @@ from klshm.run.retire import retire
 from klshm.run.sizes import layout_of
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment, check_instance_name, create_segment, sweep_temporary_segments
-from klshm.store.snapshot import read_snapshot
+from klshm.store.snapshot import read_snapshot, sweep_temporary_snapshots
 
 
 __all__ = ["main", "resolve"]
@@ -140,6 +140,7 @@ def _launch(config: Config, options: argparse.Namespace) -> bool:
     directory = data_directory(config)
     with InstanceLock(directory, config.instance):
         sweep_temporary_segments(config.instance)
+        sweep_temporary_snapshots(directory)
         found = recover(config, directory)
         resume = Resume(config, directory, found, named)
         del found

@@ -25,6 +25,7 @@ believed only after every length, the checksum and every row have been looked at
 from __future__ import annotations
 
 import os
+import secrets
 import struct
 import zlib
 from dataclasses import dataclass
@@ -41,12 +42,13 @@ from klshm.store.names import is_legal_symbol
 from klshm.store.state import CARRIED, MAX_DECIMALS, MOST_ROWS, State, are_sound, symbol_names
 
 
-__all__ = ["FILE_NAME", "SnapshotFile", "read_snapshot", "snapshot_path", "write_snapshot"]
+__all__ = ["FILE_NAME", "SnapshotFile", "read_snapshot", "snapshot_path", "sweep_temporary_snapshots", "write_snapshot"]
 
 Rows = np.ndarray[Any, Any]
 
 FILE_NAME: Final = "initial_state.bin"
 
+_TEMPORARY: Final = ".tmp"
 _MAGIC: Final = b"KLSHMSNP"
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct("<8sII")
@@ -99,9 +101,10 @@ def write_snapshot(path: Path, instance: str, names: tuple[str, ...], state: Sta
         SnapshotFileError: If it cannot be written.
     """
     data = _encode(instance, names, state)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # A name that nobody can foresee, and no link under it is followed.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)
@@ -120,6 +123,20 @@ def write_snapshot(path: Path, instance: str, names: tuple[str, ...], state: Sta
             f"cannot write {path}: {error.strerror}; check the directory and the free space"
         ) from error
     return len(data)
+
+
+def sweep_temporary_snapshots(directory: Path) -> list[Path]:
+    """Remove unfinished start-up snapshots that killed writers left, and return them.
+
+    Call it only while the lock on the directory is held.
+
+    Args:
+        directory: An instance's data directory.
+    """
+    leftovers = sorted(directory.glob(f"{FILE_NAME}.*{_TEMPORARY}"))
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return leftovers
 
 
 def read_snapshot(path: Path) -> SnapshotFile:

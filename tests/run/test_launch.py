@@ -149,5 +149,15 @@ def test_a_machine_that_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.
     assert left.path.exists()
 
 
+def test_a_start_sweeps_what_killed_writers_of_the_snapshot_left(tmp_path: Path) -> None:
+    left = tmp_path / "data" / "demo" / "initial_state.bin.0123456789abcdef.tmp"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    in_the_way = Path(environment(tmp_path)["KLSHM_SHM_DIRECTORY"], "klshm.demo")
+    in_the_way.mkdir()
+    assert refused(tmp_path)[1].endswith("is in the way and no file; remove it or choose another --instance")
+    assert not left.exists()
+
+
 def _command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()

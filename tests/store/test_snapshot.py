@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import signal
 import stat
 import struct
 import zlib
@@ -17,9 +19,10 @@ from hypothesis import strategies as st
 from klshm.errors import SnapshotFileError
 from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE, SYMBOL
-from klshm.store.snapshot import read_snapshot, snapshot_path, write_snapshot
+from klshm.store.snapshot import read_snapshot, snapshot_path, sweep_temporary_snapshots, write_snapshot
 from klshm.store.state import State
 from tests.store.engine import MINUTE, START, bars
+from tests.support.processes import exit_code, fork
 
 
 INTERVALS = ("1m", "5m")
@@ -80,6 +83,42 @@ def test_a_file_that_cannot_be_written_leaves_the_one_that_was(file: Path) -> No
         write_snapshot(file.parent / "d", "main", INTERVALS, state())
     assert sorted(os.listdir(file.parent)) == ["d", "initial_state.bin"]
     assert file.read_bytes() == before
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(file: Path) -> None:
+    def die(descriptor: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def write_and_die() -> None:
+        os.fsync = die
+        write_snapshot(file, "main", INTERVALS, state())
+
+    before = file.read_bytes()
+    for _ in range(2):
+        assert exit_code(fork(write_and_die)) == -signal.SIGKILL
+    left = {path.name for path in file.parent.iterdir()} - {file.name}
+    assert len(left) == 2
+    Path(f"{file}.damaged").touch()
+    assert {path.name for path in sweep_temporary_snapshots(file.parent)} == left
+    assert sorted(os.listdir(file.parent)) == [file.name, f"{file.name}.damaged"]
+    assert file.read_bytes() == before
+    assert sweep_temporary_snapshots(file.parent) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_lies_under_the_name_of_an_unfinished_one_is_not_touched(
+    file: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "00" * size)
+    victim = planted = Path(f"{file}.{'00' * 8}.tmp")
+    if kind == "link":
+        victim = file.parent / "victim"
+        planted.symlink_to(victim)
+    victim.write_text("precious")
+    before = file.read_bytes()
+    with pytest.raises(SnapshotFileError, match="cannot write .*: File exists; check the directory"):
+        write_snapshot(file, "main", INTERVALS, state(time_ms=START))
+    assert (victim.read_text(), file.read_bytes()) == ("precious", before)
 
 
 def test_bars_that_cannot_be_bars_are_not_written(file: Path) -> None:
