@@ -3,12 +3,10 @@
 Three databases::
 
     blocks   journal sequence (8 bytes, big-endian)     -> block of at most 512 rows (klshm.store.batch)
-    latest   symbol, NUL, interval                      -> crc32 of key and bar, open bar of 128 bytes
+    latest   symbol, NUL, interval                      -> crc32 of both (older: of the bar), open bar of 128 bytes
     meta     format, uuid, next                         -> next: sequence of the next block, never reused
              cursor/<segment uuid>/<ring>               -> position up to which that ring was journaled
              walk/<segment uuid>/<ring>                 -> that ring was overrun; history is owed to the archive
-
-Checksums of open bars in older files leave out the key; they are read as well.
 
 Rows, cursors and `next` change in one transaction, so a ring entry is journaled exactly once
 whenever the process is killed. A block is deleted only after the archive's commit.
@@ -18,6 +16,7 @@ Open it only in the process and thread that uses it: LMDB does not notice a fork
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ __all__ = ["Journal", "is_whole"]
 Rows = np.ndarray[Any, Any]
 T = TypeVar("T")
 
+_RING: Final = re.compile(r"log/[0-9]+")
 _FIRST_MAP_BYTES: Final = 64 * 1024 * 1024
 _MAX_MAP_BYTES: Final = 64 * 1024 * 1024 * 1024
 
@@ -88,6 +88,8 @@ class Journal:
         """Return up to which position a ring was journaled; None: nothing of that segment."""
         with self._reading() as transaction:
             value = transaction.get(_cursor_key(segment_uuid, ring), db=self._meta)
+        if value is not None and len(value) != 8:
+            raise journal_file.damaged(self.directory, f"its cursor of {ring} is {bytes(value)!r}, expected 8 bytes")
         return None if value is None else int.from_bytes(value, "big")
 
     def append(
@@ -117,8 +119,7 @@ class Journal:
         def work(transaction: Any) -> None:
             for sequence, block in enumerate(blocks, first):
                 if not transaction.put(sequence.to_bytes(8, "big"), block, db=self._blocks, append=True):
-                    what = f"its next sequence is {sequence}, and it has blocks from there on"
-                    raise journal_file.damaged(self.directory, what)
+                    raise journal_file.damaged(self.directory, f"its next sequence is {sequence}, not past its blocks")
             for ring, position in (cursors or {}).items():
                 transaction.put(_cursor_key(segment_uuid, ring), position.to_bytes(8, "big"), db=self._meta)
             for ring in owed_walks:
@@ -133,7 +134,10 @@ class Journal:
         """Return the rings whose history the archive still has to get."""
         prefix = _walk_key(segment_uuid, "")
         with self._reading() as transaction:
-            return [key[len(prefix) :].decode() for key in _keys(transaction, self._meta, prefix)]
+            rings = [key[len(prefix) :].decode(errors="replace") for key in _keys(transaction, self._meta, prefix)]
+        if strange := [ring for ring in rings if not _RING.fullmatch(ring)]:
+            raise journal_file.damaged(self.directory, f"history is owed of ring {strange[0]!r}, expected log/N")
+        return rings
 
     def walk_done(self, segment_uuid: str, ring: str) -> None:
         """Forget that a ring's history is owed; call it after the archive's commit."""

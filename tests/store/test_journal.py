@@ -261,6 +261,22 @@ def test_a_journal_that_lost_its_whole_meta_is_not_taken_for_a_new_one(path: Pat
     refuse(path, "is damaged: its format")
 
 
+def test_damaged_cursors_and_debts_are_journal_errors(path: Path) -> None:
+    journal = Journal(path)
+    journal.append([batch(1)], "seg", {"log/0": 1}, ["log/0"])
+    journal.close()
+    change(path, b"meta", set_meta(b"cursor/seg/log/0", b"\1"))
+    for ring in (b"log/\xb0", b"log/", b"lof/0"):
+        change(path, b"meta", set_meta(b"walk/seg/" + ring, b""))
+        journal = Journal(path)
+        with pytest.raises(JournalError, match="is damaged: history is owed of ring"):
+            journal.owed_walks("seg")
+        with pytest.raises(JournalError, match="is damaged: its cursor of log/0"):
+            journal.cursor("seg", "log/0")
+        journal.close()
+        change(path, b"meta", set_meta(b"walk/seg/" + ring, None))
+
+
 def test_rows_that_find_their_place_taken_are_never_lost_silently(open_journal: Callable[..., Journal]) -> None:
     journal = open_journal()
     for first in range(3):
