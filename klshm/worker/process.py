@@ -123,6 +123,7 @@ class Worker:
                 task.cancel()
             await self.intake.close()
             self._flush()
+            self._log_late_changes()
             self.engine.publish(time.monotonic_ns())
             self._wake_cut()
 
@@ -239,9 +240,7 @@ class Worker:
     def _minute_moments(self, now_ms: float) -> None:
         if self.clock.tick(now_ms, self._error_ms):
             self._flush()
-            event = np.zeros(1, dtype=EVENT)
-            event["kind"], event["time"] = TICK, self.clock.ticked_ms
-            self._apply(event, int(now_ms))
+            self._tick(now_ms)
             self._wake_cut()
         end = self.clock.settle(now_ms, self.lag.p99_ms())
         if end:
@@ -250,6 +249,16 @@ class Worker:
             event["kind"], event["open_time"] = SETTLE, end
             self._apply(event, int(now_ms))
             self._wake_tail()
+
+    def _tick(self, now_ms: float) -> None:
+        event = np.zeros(1, dtype=EVENT)
+        event["kind"], event["time"] = TICK, self.clock.ticked_ms
+        self._apply(event, int(now_ms))
+
+    def _log_late_changes(self) -> None:
+        """Log what no next minute end will: the last tick again closes nothing, and logs what changed since."""
+        if self.clock.ticked_ms:
+            self._tick(self._now_ms())
 
     def _spin(self) -> None:
         """Keep the loop from sleeping: whoever owns a core saves the time of waking up."""

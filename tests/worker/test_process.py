@@ -17,6 +17,7 @@ from klshm.historian.process import Historian
 from klshm.historian.symbols import SymbolBook
 from klshm.role import Role
 from klshm.shm import layout as lay
+from klshm.shm.consumer import RingConsumer
 from klshm.shm.segment import Segment
 from klshm.shm.view import PartitionView, SymbolTable
 from tests.support.exchange import Exchange, exchange
@@ -168,6 +169,33 @@ def test_hostile_events_are_refused_and_the_worker_goes_on(made: Segment) -> Non
             assert (after["high"], after["low"]) == (before["high"], before["low"]) == (1.5, 1.5)
             await server.sockets[0].send_json(trade(**good, a=100, f=200, l=200, p="1.6"))
             await at.until(lambda: PartitionView(made, 0).live_row(0, 0)["high"] == 1.6)
+
+    run(main())
+
+
+def test_a_late_change_is_logged_when_the_worker_stops(made: Segment) -> None:
+    """No minute end comes any more that would log it."""
+
+    async def main() -> None:
+        add(made, "BTCUSDT")
+        await give_clock(made)
+        log = made.layout.log_offset(0) // 8
+        words = made.words[log : log + made.layout.log_rows * lay.ROW_WORDS]
+        block = made.block(made.layout.partition_offset(0))
+        entries = RingConsumer(words, block[lay.B_TAIL : lay.B_TAIL + 1], 0)
+        async with stream_server() as server, running(role_of(made, server.port)) as at:
+            await server.until(lambda: len(server.requests) == 1)
+            await at.until(lambda: at.worker.clock.settled_ms == at.worker.clock.ticked_ms > 0)
+            ended = at.worker.clock.ticked_ms
+            for number in range(3):
+                late = {"E": ended + 500, "T": ended - 1000, "a": 5 + number, "f": 10 + number, "l": 10 + number}
+                await server.sockets[0].send_json(trade(**late))
+                await at.until(lambda more=number: at.counters.get("trades_total") == more + 1)
+        rows = entries.take()
+        logged = rows[(rows["open_time"] == ended - MINUTE_MS) & (rows["interval"] == 0)]
+        assert logged["trade_count"].tolist()[-1] == 3
+        stored = PartitionView(made, 0).history(0, 0, ended - MINUTE_MS, ended)
+        assert logged["revision"][-1] == stored["revision"][0]
 
     run(main())
 
