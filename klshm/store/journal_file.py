@@ -93,7 +93,7 @@ def identity(transaction: Any, meta: Any, directory: Path, *, is_new: bool) -> t
 
 def damaged(directory: Path, what: str) -> JournalError:
     """Return the error to raise when a journal can be read and contradicts itself."""
-    return JournalError(f"{directory} is damaged: {what}; stop the engine and run klshm fsck --repair")
+    return JournalError(f"{directory} is damaged: {what}; stop the engine and run python -m klshm fsck --repair")
 
 
 def described(directory: Path, error: Exception) -> JournalError:
