@@ -121,7 +121,7 @@ class _Look:
         if not 0 <= int(words[lay.H_STATE]) < len(lay.SEGMENT_STATE_NAMES):
             self._blame("header", "impossible", f"state {int(words[lay.H_STATE])}")
         codes = self._layout.interval_codes
-        if any(code >= len(intervals.INTERVALS) for code in codes) or list(codes) != sorted(set(codes)):
+        if list(codes) != sorted(set(codes)):
             self._blame("header", "impossible", f"interval codes {codes}")
         try:
             from_json(self._segment.config_bytes())
@@ -131,7 +131,7 @@ class _Look:
     def _symbols(self) -> list[Rows] | None:
         """Return the slot of every local slot of every worker, -1: none; None if the table cannot be."""
         layout, table = self._layout, SymbolTable(self._segment)
-        if not 0 <= table.count <= layout.max_symbols or max(layout.interval_codes) >= len(intervals.INTERVALS):
+        if not 0 <= table.count <= layout.max_symbols:
             self._blame("symbols", "impossible", f"{table.count} symbols, at most {layout.max_symbols}")
             return None
         size = table.count * lay.SYMBOL_BYTES

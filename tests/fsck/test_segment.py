@@ -101,7 +101,7 @@ def symbol_word(slot: int, number: int) -> Callable[[Engine], int]:
     ("change", "problem", "words"),
     [
         (word(lambda e: lay.H_STATE, 77), "impossible", "state 77"),
-        (word(lambda e: lay.H_INTERVAL_CODE, 40), "impossible", "interval codes"),
+        (word(lambda e: lay.H_INTERVAL_CODE, 40), "unreadable", "impossible sizes"),
         (word(lambda e: lay.H_INTERVAL_CODE, 2), "impossible", "interval codes"),
         (word(lambda e: lay.H_CONFIG_BYTES, 20), "unreadable", "no readable configuration"),
         (word(lambda e: e.layout.historian_offset // 8 + lay.B_SYMBOL_COUNT, 999), "impossible", "999 symbols"),
