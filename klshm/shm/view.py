@@ -265,7 +265,7 @@ class SymbolTable:
             before = self._words[:count, 0].copy()
             copied = self._words[:count].copy()
             if np.array_equal(before, self._words[:count, 0]) and not np.any(before & 1):
-                return copied.view(SYMBOL).reshape(count)
+                return copied.view(SYMBOL).reshape(len(copied))  # a damaged count may be any number
             if attempt % 8 == 7:
                 os.sched_yield()
         raise RowBusy("the symbols table was being written at every look; try again")

@@ -136,7 +136,7 @@ def test_beside_another_spender_a_minutes_end_brings_no_429() -> None:
                 if client.weights[Priority.BACKFILL] > 700:  # more than one minute allows
                     crossed.set()
 
-        config = ExchangeConfig(rest_url=market.rest_url)
+        config = ExchangeConfig(rest_url=market.rest_url, connect_timeout_s=120.0)  # the machine may be busy
         mine, other = Governor(), Governor()
         mine.limit, other.limit = 1000, 10**9
         async with (

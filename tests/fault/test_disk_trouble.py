@@ -85,7 +85,7 @@ class Served:
         reader = ArchiveReader(path)
         try:
             times = reader.read_series("AUSDT", "1m", limit=1 << 20)["open_time"]
-            assert reader.damaged_ms("k_a_1m") == []
+            assert not len(times) or reader.damaged_ms("k_a_1m") == []
         finally:
             reader.close()
         return np.array_equal(times, START + np.arange(self.logged) * MINUTE)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 import klshm
@@ -322,6 +322,7 @@ LOOKS: dict[str, Callable[[klshm.Reader], Any]] = {
 
 
 @EXAMPLES
+@example(at=[(17, 9)], where="historian", look="closed")  # more symbols than there is room for
 @given(
     at=WORDS,
     where=some.sampled_from(["symbols", "historian", "block", "live", "history", "log"]),

@@ -144,7 +144,7 @@ def test_unreachable_exchange_is_said_once_and_survived(
             assert "--demo" in error_text(role) and "exchange.proxy" in error_text(role)
             role.stop.set()
             await task
-            await until(lambda: open_files() == before)  # the archive's thread ends by itself
+            await until(lambda: open_files() <= before)  # the archive's thread ends by itself
 
     asyncio.run(main())
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
