@@ -45,6 +45,7 @@ while sys.stdin.readline():
             desk.log(name, "1m", START + minute * MINUTE, revision=2, state=lay.STATE_CONFIRMED, **cells)
         desk.publish(closed_through_ms=START + (minute + 1) * MINUTE)
     minute += 1
+    print("done", flush=True)
 desk.close()
 """
 
@@ -67,6 +68,9 @@ def test_every_bar_once_though_the_log_overruns(make_desk: Callable[..., Desk], 
             for burst in range(1, BURSTS + 1):
                 writer.stdin.write("go\n")
                 writer.stdin.flush()
+                is_late = burst % 2 == 1  # a reader that looks only then has certainly been overrun
+                if is_late:
+                    assert writer.stdout.readline() == "done\n"
                 until_s = time.monotonic() + 240
                 while len(seen) < burst * BURST_MINUTES * len(SYMBOLS) and time.monotonic() < until_s:
                     follower.wait(0.1)
@@ -74,6 +78,8 @@ def test_every_bar_once_though_the_log_overruns(make_desk: Callable[..., Desk], 
                         value = float((bar.open_time - START) // MINUTE)
                         assert [bar.open, bar.high, bar.low, bar.close, bar.volume, bar.quote_volume] == [value] * 6
                         seen[bar.symbol, bar.open_time] += 1
+                if not is_late:
+                    assert writer.stdout.readline() == "done\n"
             lost = sum(log.lost for log in follower._logs)
             del follower
         writer.stdin.close()
