@@ -2,6 +2,8 @@
 
 What the rows say about bars is in `test_defects.py` and `test_traps.py`; here is what the
 historian, the client and the data service make of the same defects, with real servers.
+
+Longer than other modules on purpose: the rows of one section are read beside each other.
 """
 
 from __future__ import annotations

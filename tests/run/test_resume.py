@@ -29,7 +29,7 @@ from klshm.store.snapshot import SnapshotFile, read_snapshot, snapshot_path, wri
 from klshm.store.state import State, symbol_names
 from tests.store.conftest import make_engine as make_engine
 from tests.store.engine import MINUTE, Engine, bars
-from tests.store.test_restore import layout, table
+from tests.store.fresh import layout, table
 
 
 NOW = time.time_ns() // 1_000_000

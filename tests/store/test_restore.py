@@ -14,74 +14,13 @@ from hypothesis import strategies as st
 from klshm import intervals
 from klshm.shm import layout as lay
 from klshm.shm.exact import POWERS, nearest, residual, split
-from klshm.shm.layout import KLINE, SYMBOL, Layout
-from klshm.shm.segment import create_segment
-from klshm.shm.view import Clock, PartitionView, SymbolTable, read_clock, take_cuts
-from klshm.store.remains import SegmentCopy, remains
-from klshm.store.restore import Seeding, most_minutes
-from klshm.store.state import State, are_sound, needed_times
-from tests.store.engine import MINUTE, START, Engine, bars
-
-
-FIVE = 5 * MINUTE
-OPEN = START // FIVE * FIVE + 3 * MINUTE
-"""The open minute: three of its five minutes have closed."""
-NAMES = ("BTCUSDT", "ETHUSDT", "BTCUSDT_241227", "币安人生USDT")
-
-
-def layout(**changes: Any) -> Layout:
-    sizes: dict[str, Any] = {
-        "max_symbols": 16,
-        "workers": 3,
-        "slots": 8,
-        "interval_codes": tuple(map(intervals.code_of, ("1m", "5m"))),
-        "history_rows": (96, 32),
-        "log_rows": 4096,
-        "inbox_rows": 64,
-        "historian_log_rows": 64,
-        "swap_interval_ms": 50,
-    }
-    return Layout(**{**sizes, **changes})
-
-
-def table(*names: str, workers: int = 3, **fields: Any) -> Any:
-    """Return a symbols table dealt round robin, in another order than the old one's."""
-    rows = np.zeros(len(names), dtype=SYMBOL)
-    rows["name"], rows["status"] = [name.encode() for name in names], lay.SYMBOL_TRADING
-    rows["worker"], rows["local_slot"] = np.arange(len(names)) % workers, np.arange(len(names)) // workers
-    for name, value in fields.items():
-        rows[name] = value
-    return rows
-
-
-class Fresh:
-    """A fresh segment, and what readers see in it."""
-
-    def __init__(self, symbols: Any, **changes: Any) -> None:
-        self.segment = create_segment("fresh", layout(**changes), b"{}")
-        self.seeding = Seeding(self.segment, symbols)
-        self.views = [PartitionView(self.segment, worker) for worker in range(self.segment.layout.workers)]
-        self.table = SymbolTable(self.segment)
-
-    def seed(self, *states: State, now_ms: int = OPEN + 1000) -> None:
-        for state in states:
-            self.seeding.put_state(state)
-        self.seeding.put_live(list(states), now_ms)
-        self.seeding.put_symbols()
-
-    def place(self, name: str) -> tuple[PartitionView, int, int]:
-        slot = self.table.find(name)
-        row = self.table.row(slot)
-        return self.views[int(row["worker"])], int(row["local_slot"]), slot
-
-    def history(self, name: str, interval: int = 0) -> Any:
-        view, local, _ = self.place(name)
-        length = (MINUTE, FIVE)[interval]
-        return view.history(local, interval, OPEN // length * length - 200 * length, OPEN // length * length)
-
-    def live(self, name: str, interval: int = 0) -> Any:
-        view, local, _ = self.place(name)
-        return view.live_row(local, interval)
+from klshm.shm.layout import KLINE
+from klshm.shm.view import Clock, PartitionView, read_clock, take_cuts
+from klshm.store.remains import remains
+from klshm.store.restore import most_minutes
+from klshm.store.state import State
+from tests.store.engine import MINUTE, Engine, bars
+from tests.store.fresh import FIVE, NAMES, OPEN, Fresh, anonymous, fill, layout, old, table
 
 
 @pytest.fixture
@@ -96,34 +35,6 @@ def fresh(engine: Engine) -> Any:
 
     yield make
     made[-1].segment.unlink()
-
-
-def fill(engine: Engine, minutes: int = 90) -> None:
-    """Give every symbol of the old engine open bars and a history of its own."""
-    times = OPEN - np.arange(minutes, 0, -1) * MINUTE
-    for slot in range(len(engine.symbols)):
-        engine.keep(bars(times, slot=slot, volume=slot + 0.5), slot % engine.layout.workers)
-        ends = OPEN // FIVE * FIVE - np.arange(20, 0, -1) * FIVE
-        engine.keep(bars(ends, slot=slot, interval="5m", quote_residual=-7), slot % engine.layout.workers)
-        engine.trade(bars([OPEN], slot=slot, state=lay.STATE_LIVE, volume=slot + 0.25, last_agg_id=100 + slot))
-        five = bars([OPEN // FIVE * FIVE], slot=slot, interval="5m", state=lay.STATE_LIVE, taker_quote_residual=9)
-        engine.trade(five)
-    engine.publish_halves()
-
-
-def anonymous(rows: Any) -> bytes:
-    """Return rows without what belongs to one segment."""
-    copied = np.atleast_1d(rows).copy()
-    copied["sequence"] = copied["slot"] = 0
-    return bytes(copied.tobytes())
-
-
-def old(engine: Engine, name: str, interval: int = 0) -> Any:
-    slot = engine.symbols.index(name)
-    view = PartitionView(engine.segment, slot % engine.layout.workers)
-    length = (MINUTE, FIVE)[interval]
-    local = slot // engine.layout.workers
-    return view.history(local, interval, OPEN - 200 * length, OPEN // length * length), view.live_row(local, interval)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -246,30 +157,6 @@ def test_what_a_snapshot_needs_is_a_part_of_the_whole(engine: Engine, fresh: Any
     made.seed(part)
     assert anonymous(made.history("ETHUSDT")) == anonymous(old(engine, "ETHUSDT")[0][-8:])
     assert made.seeding.lacking() == []
-
-
-def test_a_copy_holds_what_the_segment_held(engine: Engine) -> None:
-    fill(engine)
-    wanted = remains(engine.segment, whole=True)
-    pieces = [piece.tobytes() for piece in wanted.closed]
-    copy = SegmentCopy(engine.segment)
-    engine.words[:] = 0
-    found = copy.read()
-    assert found.state.symbols.tobytes() == wanted.symbols.tobytes()
-    assert found.state.live.tobytes() == wanted.live.tobytes()
-    assert [piece.tobytes() for piece in found.state.closed] == pieces
-    copy.close()
-
-
-def test_delisted_and_illegal_symbols_are_not_carried(engine: Engine) -> None:
-    fill(engine)
-    engine.write_symbol(1, "ETHUSDT", status=lay.SYMBOL_DELISTED)
-    engine.write_symbol(2, "../x")
-    engine.write_symbol(3, "币安人生USDT", torn=True)
-    found = remains(engine.segment, whole=True)
-    assert [bytes(name).decode() for name in found.symbols["name"]] == ["BTCUSDT", "币安人生USDT"]
-    assert set(found.live["slot"]) == {0, 1}
-    assert found.closed_rows == 220
 
 
 # Several sources
@@ -437,26 +324,7 @@ def test_sums_restored_are_sums_stored(quote: int, taker: int, price_decimals: i
     assert split(float(found["taker_buy_quote_volume"]), int(units)) + int(found["taker_quote_residual"]) == taker
 
 
-# Small things
-
-
-def test_needed_times_reach_back_to_the_begin_of_the_bar_above() -> None:
-    names = ("1m", "5m", "30m", "4h", "1d", "1w")
-    monday = intervals.MONDAY_MS + 2900 * 7 * 86_400_000
-    minute = monday + 6 * 86_400_000 + 23 * 3_600_000 + 59 * MINUTE  # the last of a week: all there can be
-    counts = [len(times) for times in needed_times(names, minute, 1)]
-    assert counts == [4, 5, 7, 5, 6, 1]
-    assert [len(times) for times in needed_times(names, minute, 8)] == [8] * 6
-    assert len(needed_times(("1m", "1w"), minute, 1)[0]) == 1024
-    for index, times in enumerate(needed_times(names, monday, 2)):
-        assert times[-1] + intervals.length_ms(names[index]) <= monday
-        assert len(times) == 2
-
-
-def test_soundness() -> None:
-    rows = bars([OPEN] * 4, state=[lay.STATE_CLOSED, lay.STATE_LIVE, lay.STATE_CONFIRMED, lay.STATE_EMPTY])
-    assert are_sound(rows, is_open=False).tolist() == [True, False, True, False]
-    assert are_sound(rows, is_open=True).tolist() == [False, True, False, False]
+# Nothing
 
 
 def test_an_empty_state_is_no_trouble(make_engine: Callable[..., Engine], fresh: Any) -> None:
