@@ -10,13 +10,14 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from klshm import intervals
 from klshm.errors import SnapshotFileError, StoreError
 from klshm.exchange.models import Listing
+from klshm.historian.symbols import CONTRACT_CODES
 from klshm.shm import layout as lay
 from klshm.shm.layout import KLINE, SYMBOL
 from klshm.store.archive_reader import ArchiveReader, has_archive
@@ -32,7 +33,6 @@ Rows = np.ndarray[Any, Any]
 
 _log = logging.getLogger(__name__)
 
-_CONTRACTS: Final = {name: code for code, name in enumerate(lay.CONTRACT_NAMES)}
 
 
 def write_start_file(
@@ -76,7 +76,7 @@ def _archived(
     for index, listing in enumerate(listings):
         row = symbols[index : index + 1]
         row["name"], row["pair"] = listing.symbol.encode(), listing.pair.encode()
-        row["contract"] = _CONTRACTS.get(listing.contract_type, 0)
+        row["contract"] = CONTRACT_CODES.get(listing.contract_type, 0)
         row["price_decimals"], row["quantity_decimals"] = listing.price_precision, listing.quantity_precision
         row["onboard_ms"], row["delivery_ms"] = listing.onboard_date, max(0, listing.delivery_date)
     if has_archive(archive):

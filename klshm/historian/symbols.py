@@ -20,11 +20,11 @@ from klshm.shm.rows import write_row
 from klshm.shm.segment import Segment
 
 
-__all__ = ["Entry", "SymbolBook"]
+__all__ = ["CONTRACT_CODES", "Entry", "SymbolBook"]
 
 Rows = np.ndarray[Any, Any]
 
-_CONTRACTS: Final = {name: code for code, name in enumerate(lay.CONTRACT_NAMES)}
+CONTRACT_CODES: Final = {name: code for code, name in enumerate(lay.CONTRACT_NAMES)}
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class SymbolBook:
                 onboard_ms=listing.onboard_date,
                 delivery_ms=listing.delivery_date,
                 trades_24h=trades_24h.get(listing.symbol, 0),
-                contract=_CONTRACTS.get(listing.contract_type, 0),
+                contract=CONTRACT_CODES.get(listing.contract_type, 0),
                 pair=listing.pair,
             )
             taken[worker] += 1
