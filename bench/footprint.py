@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 from demo import demo_engine, save
+from support.memory import proportional_bytes
 
 import klshm
 
@@ -93,17 +94,6 @@ def wait_until_full(symbols: int) -> klshm.Reader:
         reader.close()
         time.sleep(5)
     raise SystemExit("the engine did not come to rest within 300 s")
-
-
-def proportional_bytes(pid: int) -> int:
-    """Return the proportional memory of a process without the segment."""
-    total, mapped = 0, ""
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if "-" in line.split()[0]:
-            mapped = line
-        elif line.startswith("Pss:") and "/dev/shm/klshm." not in mapped:
-            total += int(line.split()[1]) * 1024
-    return total
 
 
 def stored_bytes(directory: Path) -> int:

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from demo import ROOT, attach_live, demo_engine, save
 from drawing import Panel, draw
-from footprint import proportional_bytes
+from support.memory import proportional_bytes
 
 import klshm
 

@@ -26,7 +26,7 @@ from klshm.shm.view import wait_for_tail
 __all__ = ["measure", "times_us"]
 
 Wait = Callable[[Segment, int], Any]
-Wake = Callable[[Segment], Any]
+Wake = Callable[[Segment], Callable[[], Any]]
 
 _PAUSE_S: Final = 0.003
 _POLL_S: Final = 0.001
@@ -42,8 +42,8 @@ def measure(quick: bool) -> dict[str, float]:
     reading, writing = os.pipe()
     ways: dict[str, tuple[Wait, Wake]] = {
         "futex": (_by_futex, _wake_futex),
-        "poll": (_by_polling, lambda segment: None),
-        "pipe": (lambda segment, seen: os.read(reading, 1), lambda segment: os.write(writing, b"x")),
+        "poll": (_by_polling, lambda segment: lambda: None),
+        "pipe": (lambda segment, seen: os.read(reading, 1), lambda segment: lambda: os.write(writing, b"x")),
     }
     figures: dict[str, float] = {}
     for name, (wait, wake) in ways.items():
@@ -57,13 +57,14 @@ def times_us(rounds: int, wait: Wait, wake: Wake) -> Any:
     Args:
         rounds: How many.
         wait: What the reader does; takes the segment and the tail it has seen.
-        wake: What the writer does once the tail has moved.
+        wake: Returns what the writer does once the tail has moved, made ready beforehand as a worker's is.
     """
     seen_ns = np.frombuffer(mmap.mmap(-1, 8 * (rounds + 1)), dtype=np.int64)
     sent_ns = np.zeros(rounds + 1, dtype=np.int64)
     reader_core, writer_core = cores()
     with segment_of(make_layout(4)) as segment:
-        words, tail = segment.words, segment.layout.partition_offset(0) // 8 + lay.B_TAIL
+        words, tail = segment.words, _tail(segment)
+        woken = wake(segment)
 
         def follow() -> None:
             for number in range(1, rounds + 1):
@@ -76,23 +77,27 @@ def times_us(rounds: int, wait: Wait, wake: Wake) -> Any:
                 time.sleep(_PAUSE_S + number % 10 / 10_000)
                 sent_ns[number] = time.monotonic_ns()
                 words[tail] = number
-                wake(segment)
+                woken()
                 wait_for(lambda number=number: seen_ns[number], "the reader woke")  # type: ignore[misc]
     return (seen_ns[1:] - sent_ns[1:]) / 1000
 
 
-def _wake_futex(segment: Segment) -> None:
-    futex.wake(segment.words, segment.layout.partition_offset(0) // 8 + lay.B_TAIL)
+def _tail(segment: Segment) -> int:
+    return segment.layout.partition_offset(0) // 8 + lay.B_TAIL
+
+
+def _wake_futex(segment: Segment) -> futex.Waker:
+    return futex.Waker(segment.words, _tail(segment))
 
 
 def _by_futex(segment: Segment, seen: int) -> None:
-    tail = segment.layout.partition_offset(0) // 8 + lay.B_TAIL
+    tail = _tail(segment)
     while int(segment.words[tail]) == seen:
         wait_for_tail(segment, [tail], [seen], 1.0)
 
 
 def _by_polling(segment: Segment, seen: int) -> None:
-    tail = segment.layout.partition_offset(0) // 8 + lay.B_TAIL
+    tail = _tail(segment)
     while int(segment.words[tail]) == seen:
         time.sleep(_POLL_S)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import klshm
 from bench.demo import ROOT, attach_live, demo_engine
 from bench.support.figures import print_figures
+from bench.support.memory import proportional_bytes
 from bench.support.stage import wait_for
 from klshm.config import Config, RunConfig
 from klshm.config.settings import load
@@ -18,7 +18,7 @@ from klshm.run.sizes import layout_of
 from klshm.shm import layout as lay
 
 
-__all__ = ["measure", "proportional_bytes"]
+__all__ = ["measure"]
 
 _INSTANCE: Final = "bench-engine"
 _WORKERS: Final = 2
@@ -45,17 +45,6 @@ def measure(quick: bool) -> dict[str, float]:
         "segment_1024_mib": _segment_mib(Config(run=RunConfig(workers=4))),
         "segment_demo_mib": _segment_mib(load(ROOT / "configs" / "demo.toml", overrides=["run.workers=4"], environ={})),
     }
-
-
-def proportional_bytes(pid: int) -> int:
-    """Return the proportional memory (PSS) of a process without the segment."""
-    total, mapped = 0, ""
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if "-" in line.split()[0]:
-            mapped = line
-        elif line.startswith("Pss:") and "/dev/shm/klshm." not in mapped:
-            total += int(line.split()[1]) * 1024
-    return total
 
 
 def _back_s(reader: klshm.Reader) -> float:

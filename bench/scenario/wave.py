@@ -77,10 +77,11 @@ def _close(engine: Engine, segment: Segment, end_ms: int) -> int:
     event = np.zeros(1, dtype=EVENT)
     event["kind"], event["time"] = TICK, end_ms
     block = segment.layout.partition_offset(0) // 8
+    wake_tail, wake_cut = (futex.Waker(segment.words, block + word) for word in (lay.B_TAIL, lay.B_GENERATION))
     began_ns = time.monotonic_ns()
     engine.apply(event, end_ms + 1, began_ns)
-    futex.wake(segment.words, block + lay.B_TAIL)
-    futex.wake(segment.words, block + lay.B_GENERATION)
+    wake_tail()
+    wake_cut()
     return time.monotonic_ns() - began_ns
 
 
