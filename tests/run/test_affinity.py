@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from klshm.errors import ConfigError
 from klshm.run import affinity
-from klshm.run.affinity import pin, plan
+from klshm.run.affinity import pin, plan, usable_cores
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine of four physical cores with two threads each; 8 and 9 say nothing of themselves."""
-
-    def topology(path: str) -> Path:
-        core = int(path.split("/cpu/cpu")[1].split("/")[0])
-        file = tmp_path / str(core)
-        if core < 8:
-            file.write_text(f"{core % 4},{core % 4 + 4}\n")
-        return file
-
-    monkeypatch.setattr(affinity, "Path", topology)
+    for core in range(8):
+        topology = tmp_path / f"cpu{core}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{core % 4},{core % 4 + 4}\n")
+    monkeypatch.setattr(affinity, "_CPU", tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -41,17 +39,79 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ],
 )
 def test_one_physical_core_each_where_there_are_enough(
-    machine: None, workers: int, allowed: list[int], cores: list[int]
+    machine: Path, workers: int, allowed: list[int], cores: list[int]
 ) -> None:
     assert plan("auto", workers, allowed) == cores
 
 
 @pytest.mark.parametrize(("workers", "warned"), [(3, False), (4, True), (9, True)])
 def test_workers_that_share_are_told_so_once(
-    machine: None, caplog: pytest.LogCaptureFixture, workers: int, warned: bool
+    machine: Path, caplog: pytest.LogCaptureFixture, workers: int, warned: bool
 ) -> None:
     plan("auto", workers, list(range(8)))
     assert [record.levelname for record in caplog.records] == ["WARNING"] * warned
+
+
+@pytest.mark.parametrize(
+    ("isolated", "workers", "cores"),
+    [
+        ("", 2, [1, 2]),
+        ("2-3,6-7", 1, [2]),
+        ("2-3,6-7", 2, [2, 3]),
+        ("2-3,6-7", 4, [2, 3, 6, 7]),  # threads of the isolated cores before cores of everybody
+        ("3", 2, [3, 1]),  # one is isolated, the other leaves the first core to everything else
+        ("3,7", 4, [3, 7, 1, 2]),
+        ("0-7", 2, [1, 2]),  # nothing else is left: as if none were
+        ("9-12", 2, [1, 2]),  # none of them may be used
+    ],
+)
+def test_isolated_cores_are_preferred(machine: Path, isolated: str, workers: int, cores: list[int]) -> None:
+    (machine / "isolated").write_text(isolated + "\n")
+    assert plan("auto", workers, list(range(8))) == cores
+
+
+def test_enough_isolated_cores_are_not_shared(machine: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (machine / "isolated").write_text("2-3\n")
+    assert plan("auto", 2, [0, 2, 3]) == [2, 3]
+    assert not caplog.records
+
+
+@pytest.fixture
+def two_cores(machine: Path) -> Iterator[list[int]]:
+    """Two real cores, the second left out of this process's mask as `isolcpus=` does."""
+    before = sorted(os.sched_getaffinity(0))
+    if len(before) < 2:
+        pytest.skip("one core")
+    own, other = before[:2]
+    (machine / "online").write_text(f"{own},{other}\n")
+    (machine / "isolated").write_text(f"{other}\n")
+    os.sched_setaffinity(0, {own})
+    try:
+        yield [own, other]
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_an_isolated_core_is_asked_for(two_cores: list[int]) -> None:
+    own, other = two_cores
+    assert usable_cores() == [own, other]
+    assert os.sched_getaffinity(0) == {own}
+    assert plan("auto", 1) == plan(str(other), 1) == [other]
+    assert pin(other)
+
+
+def test_a_narrower_mask_is_kept(machine: Path, two_cores: list[int]) -> None:
+    own, other = two_cores
+    (machine / "online").write_text(f"{own},{other},9\n")
+    assert usable_cores() == [own]
+    assert plan("auto", 1) == [own]
+
+
+def test_an_isolated_core_that_is_forbidden(machine: Path, two_cores: list[int]) -> None:
+    own, other = two_cores
+    (machine / "online").write_text(f"{own},{other},1000\n")
+    (machine / "isolated").write_text(f"{other},1000\n")
+    assert usable_cores() == [own, other]
 
 
 def test_without_pinning() -> None:
