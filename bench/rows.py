@@ -160,6 +160,33 @@ ROWS: Final = (
 )
 
 EXTRA: Final = (
+    *(
+        row
+        for rate, title in ((1_000, "1k"), (50_000, "50k"))
+        for row in (
+            Row(
+                f"latency-{title}",
+                f"socket to visible, {rate:,} messages/s, median; bare blocking recv()",
+                f"scenario.latency_rates:klshm_{rate}_p50_us",
+                "us",
+                reference=f"scenario.latency_rates:bare_{rate}_p50_us",
+            ),
+            Row(
+                f"latency-{title}-p99",
+                "the same, 99th percentile",
+                f"scenario.latency_rates:klshm_{rate}_p99_us",
+                "us",
+                reference=f"scenario.latency_rates:bare_{rate}_p99_us",
+            ),
+            Row(
+                f"busy-poll-{title}",
+                "the same with busy_poll, median; without",
+                f"scenario.latency_rates:busy_poll_{rate}_p50_us",
+                "us",
+                reference=f"scenario.latency_rates:klshm_{rate}_p50_us",
+            ),
+        )
+    ),
     Row(
         "kernel-offline",
         "the same; fastest peer with all trades at once, no state",

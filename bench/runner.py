@@ -19,8 +19,8 @@ __all__ = ["Outcome", "Results", "run", "run_once"]
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _PATIENCE_S: Final = 600
 _RUNS: Final = 5
-_SLOW: Final = ("scenario.engine", "scenario.restart", "scenario.backfill")
-"""They start whole engines: run less often."""
+_SLOW: Final = ("scenario.engine", "scenario.restart", "scenario.backfill", "scenario.latency_rates")
+"""They take long, most because they start whole engines: run less often."""
 _SLOW_RUNS: Final = 3
 _TOLERANCE: Final = 0.9
 
@@ -90,7 +90,7 @@ def run(modules: Iterable[str], quick: bool, tell: Callable[[str], None] = lambd
 
     Args:
         modules: Such as "micro.kernel".
-        quick: Three short runs instead of five, one of whole engines.
+        quick: Three short runs instead of five, one of what takes long.
         tell: Called with each line of progress.
     """
     results = Results()

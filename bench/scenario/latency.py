@@ -64,7 +64,15 @@ def measure(quick: bool, rates: tuple[int, ...] = (10_000,)) -> dict[str, float]
     return figures
 
 
-def latencies_us(rate: int, seconds: float, work: Work, seen: Seen, busy_poll: bool, symbols: int = _SYMBOLS) -> Any:
+def latencies_us(
+    rate: int,
+    seconds: float,
+    work: Work,
+    seen: Seen,
+    busy_poll: bool,
+    symbols: int = _SYMBOLS,
+    is_pinned: bool = True,
+) -> Any:
     """Return the microseconds from before its send() until each frame was visible.
 
     Args:
@@ -74,19 +82,21 @@ def latencies_us(rate: int, seconds: float, work: Work, seen: Seen, busy_poll: b
         seen: Makes what tells whether a frame is visible.
         busy_poll: Whether klshm's worker spins.
         symbols: Symbols that trade in turn.
+        is_pinned: Whether the worker is kept on a core.
     """
     count, skipped = int(rate * (seconds + _WARM_UP_S)), int(rate * _WARM_UP_S)
     trades = _in_turn(count, symbols, rate)
     frames = [framed(payload) for payload in trades.payloads()]
+    streams = 0 if work is run_bare_recv else 2 * symbols
     observer_core, worker_core = cores()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with (
             segment_of(make_layout(symbols), port, busy_poll=busy_poll) as segment,
-            child(lambda: work(segment, port), worker_core),
+            child(lambda: work(segment, port), worker_core if is_pinned else None),
             pinned(observer_core),
         ):
-            connection, _ = accept_subscriber(listener, 0 if work is run_bare_recv else 2 * symbols)
+            connection, _ = accept_subscriber(listener, lambda asked: len(asked) >= streams)
             time.sleep(1.0)  # let the worker finish what belongs to its start
             set_clock(segment, BEGIN_MS)
             latencies = _send_and_look(connection, frames, rate, seen(segment, trades, frames))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final
 
 
@@ -22,12 +23,12 @@ def framed(payload: bytes) -> bytes:
     return struct.pack(">BBH", 0x81, 126, len(payload)) + payload
 
 
-def accept_subscriber(listener: socket.socket, streams: int) -> tuple[socket.socket, list[str]]:
+def accept_subscriber(listener: socket.socket, is_all: Callable[[list[str]], bool]) -> tuple[socket.socket, list[str]]:
     """Accept a connection, shake hands and acknowledge subscriptions.
 
     Args:
         listener: Where it comes in.
-        streams: So many streams are waited for.
+        is_all: Tells whether the streams asked for so far are all.
 
     Returns:
         The connection, blocking and without delay, and the names of the streams.
@@ -39,7 +40,7 @@ def accept_subscriber(listener: socket.socket, streams: int) -> tuple[socket.soc
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _shake_hands(connection)
     subscribed: list[str] = []
-    while len(subscribed) < streams:
+    while not is_all(subscribed):
         opcode, payload = _read_frame(connection)
         if opcode == 1:
             message = json.loads(payload)

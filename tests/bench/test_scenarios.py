@@ -40,6 +40,7 @@ klshm = lambda segment, port: l.run_worker(segment)
     [
         "intake_per_s(3000, 10, klshm_worker)",
         "intake_per_s(3000, 10, klshm_worker, workers=2)",
+        "intake_per_s(3000, 520, klshm_worker)",  # two connections
         "intake_per_s(3000, 10, plain)",
         "intake_per_s(3000, 10, klshm_worker, readers=[SnapshotReaders(1)])",
     ],
@@ -48,12 +49,24 @@ def test_a_burst_is_taken_whole(call: str) -> None:
     assert run(f"{BURST}\nprint(json.dumps({call}))") > 0
 
 
+def test_a_pace_is_kept() -> None:
+    """A burst that is sent in its time cannot be visible before."""
+    assert 0 < run(f"{BURST}\nprint(json.dumps(intake_per_s(3000, 10, klshm_worker, offered_per_s=4000)))") <= 4100
+
+
+def test_the_rates_of_the_table_have_names_of_their_own() -> None:
+    code = "import json; from bench.scenario import latency_rates as r; r._RATES = (400,)\n"
+    figures = run(f"{code}print(json.dumps(r.measure(True)))")
+    assert {"bare_400_p50_us", "klshm_400_p99_us", "busy_poll_400_p50_us", "plain_stack_400_p50_us"} <= set(figures)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         "l.run_bare_recv, l.bytes_seen, False",
         "klshm, l.trade_seen, False",
         "klshm, l.trade_seen, True",
+        "klshm, l.trade_seen, False, is_pinned=False",
         "l.run_plain_stack, l.trade_seen, False",
     ],
 )
