@@ -20,8 +20,12 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 _PACKAGES: Final = ("numpy", "numba", "picows", "uvloop", "msgspec", "lmdb", "aiohttp", "orjson")
 
 
-def about() -> dict[str, Any]:
-    """Return what belongs to every result."""
+def about(module: str = "bench") -> dict[str, Any]:
+    """Return what belongs to every result.
+
+    Args:
+        module: What was started.
+    """
     return {
         "machine": {
             "cpu": _cpu(),
@@ -32,7 +36,7 @@ def about() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "peers": peer_versions(),
         "commit": _commit(),
-        "command": "python -m bench " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m", module, *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -123,7 +123,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, default=RESULTS, help="where results go")
     options = parser.parse_args()
     chosen, curves, failures = options.names or list(CURVES), {}, {}
-    origin = about()
+    origin = about("bench.growth")
     for name in chosen:
         print(name, file=sys.stderr, flush=True)
         try:

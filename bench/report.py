@@ -9,7 +9,7 @@ from typing import Any, Final
 from bench.runner import Outcome
 
 
-__all__ = ["BEGIN", "END", "figure_text", "markdown", "table", "write_section"]
+__all__ = ["BEGIN", "END", "columns", "figure_text", "markdown", "origin_text", "table", "write_section"]
 
 BEGIN: Final = "<!-- figures: begin, written by python -m bench --report -->"
 END: Final = "<!-- figures: end -->"
@@ -18,8 +18,12 @@ _HEAD: Final = ("row", "target", "figure (spread)", "reference", "ratio", "")
 
 def table(outcomes: Iterable[Outcome]) -> str:
     """Return the table in columns."""
-    lines = [_HEAD, *(_cells(outcome) for outcome in outcomes)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    return columns([_HEAD, *(_cells(outcome) for outcome in outcomes)])
+
+
+def columns(lines: list[tuple[str, ...]]) -> str:
+    """Return lines of cells in columns, the first line being their heads."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
@@ -27,13 +31,8 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 def markdown(outcomes: Iterable[Outcome], origin: dict[str, Any]) -> str:
     """Return the table and where it comes from, as Markdown."""
-    machine, versions = origin["machine"], origin["versions"]
-    about = (
-        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['linux']}, load {machine['load_average_1m']:g} "
-        f"before the run; commit {origin['commit']}, {origin['time']}, `{origin['command']}`."
-    )
     lines = [
-        about,
+        origin_text(origin),
         "",
         "| row | what | target | figure (spread) | reference | ratio | |",
         "|---|---|---|---|---|---|---|",
@@ -41,22 +40,36 @@ def markdown(outcomes: Iterable[Outcome], origin: dict[str, Any]) -> str:
     for outcome in outcomes:
         name, *cells = _cells(outcome)
         lines.append(f"| {name} | {outcome.row.what} | {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    lines += ["", "Versions: " + ", ".join(f"{name} {found}" for name, found in versions.items()) + "."]
+    lines += ["", "Versions: " + ", ".join(f"{name} {found}" for name, found in origin["versions"].items()) + "."]
     lines += ["Peers: " + ", ".join(f"{name} {found}" for name, found in origin["peers"].items()) + "."]
     return "\n".join(lines)
 
 
-def write_section(path: Path, text: str) -> None:
+def write_section(path: Path, text: str, markers: tuple[str, str] = (BEGIN, END)) -> None:
     """Put text between the markers of a file.
+
+    Args:
+        path: The file.
+        text: What stands there from now on.
+        markers: The lines before and behind it.
 
     Raises:
         ValueError: If the file has no markers.
     """
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = path.read_text(encoding="utf-8").partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not begin or not end:
-        raise ValueError(f"{path}: expected the lines {BEGIN!r} and {END!r}; put them where the figures belong")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        raise ValueError(f"{path}: expected the lines {markers[0]!r} and {markers[1]!r}; put them where it belongs")
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def origin_text(origin: dict[str, Any]) -> str:
+    """Return machine, commit, time and command in one line."""
+    machine = origin["machine"]
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['linux']}, load {machine['load_average_1m']:g} "
+        f"before the run; commit {origin['commit']}, {origin['time']}, `{origin['command']}`."
+    )
 
 
 def figure_text(value: float) -> str:

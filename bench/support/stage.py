@@ -109,10 +109,17 @@ def _list_symbols(segment: Segment) -> None:
     historian[lay.B_SYMBOL_COUNT], historian[lay.B_SYMBOLS_VERSION] = len(title), 1
 
 
-def run_worker(segment: Segment, worker: int = 0) -> None:
-    """Serve a worker in this process for ever, as a launcher's child does."""
+def run_worker(segment: Segment, worker: int = 0, *, is_frozen: bool = True) -> None:
+    """Serve a worker in this process for ever, as a launcher's child does.
+
+    Args:
+        segment: Its segment.
+        worker: Its number.
+        is_frozen: Whether the garbage collector is spared what is loaded.
+    """
     gc.collect()
-    gc.freeze()
+    if is_frozen:
+        gc.freeze()
     run_role(Role("worker", worker, segment, from_json(segment.config_bytes())))
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from klshm.errors import ConfigError
 
 
-__all__ = ["pin", "plan", "usable_cores"]
+__all__ = ["isolated_cores", "pin", "plan", "usable_cores"]
 
 _CPU: Final = Path("/sys/devices/system/cpu")
 
@@ -28,6 +28,12 @@ def usable_cores() -> list[int]:
     if isolated and own | isolated >= online:
         own |= {core for core in isolated - own if _may_run_on(core)}
     return sorted(own)
+
+
+def isolated_cores(cores: list[int]) -> list[int]:
+    """Return those of some cores that are kept from the scheduler."""
+    isolated = _listed("isolated")
+    return [core for core in cores if core in isolated]
 
 
 def plan(setting: str, workers: int, allowed: list[int] | None = None) -> list[int | None]:
@@ -73,13 +79,13 @@ def pin(core: int | None) -> bool:
 
 def _auto(cores: list[int], workers: int) -> list[int]:
     """Isolated cores first, where others are left for everything else."""
-    isolated = _listed("isolated") & set(cores)
+    isolated = isolated_cores(cores)
     others = [core for core in cores if core not in isolated]
     if not isolated or not others:
         return _shared(cores, workers)
-    quiet = _one_per_physical_core(sorted(isolated))
+    quiet = _one_per_physical_core(isolated)
     if len(quiet) < workers:
-        quiet = sorted(isolated)
+        quiet = isolated
     return quiet[:workers] + _shared(others, max(0, workers - len(quiet)))
 
 
