@@ -1,7 +1,8 @@
 """One trade into six intervals with exact sums, everything published: nanoseconds per trade, by batch size.
 
 The engine itself on private memory: 600 symbols, Zipf, one minute of trades that continue without a
-hole. Before anything is timed, the rows it made are compared with sums made by NumPy.
+hole. All pages were touched before, as those of an engine that has run for a while. The rows it made are
+compared with sums made by NumPy.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = ["SYMBOLS", "TRADES", "filled_engine", "filled_market", "live_rows", "
 
 SYMBOLS: Final = 600
 TRADES: Final = 100_000
+_PAGE_WORDS: Final = 512
 _HEAD: Final = {1: 4_000, 16: 30_000}
 """How many trades are enough for small batches."""
 
@@ -30,6 +32,8 @@ def filled_engine(symbols: int) -> Engine:
     """Return an engine on private memory that knows its symbols and stands at the beginning of a week."""
     layout = partition_layout(symbols)
     engine = Engine(np.zeros(layout.total_bytes // 8, dtype=np.int64), layout)
+    for words in engine.memory:
+        words[::_PAGE_WORDS] += 0
     for events, now_ms in warm_up(symbols):
         engine.apply(events, now_ms)
     return engine

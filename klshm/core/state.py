@@ -27,6 +27,10 @@ MAX_INTERVALS: Final = 16
 LINE: Final = 8
 """Words of a cache line."""
 
+PLACE: Final = (1 << 62) - 1
+"""Mask of the index of a record: the compiler then sees that no word of it has a negative index, which Python
+counts from the end, and leaves out asking at every access: a fifth of the time of a trade."""
+
 CELLS: Final = 9
 """A bar in integer units: open, high, low, close, volume, quote, taker buy volume, taker buy quote, count."""
 OPEN: Final = 0
@@ -87,7 +91,9 @@ SCRATCH_CELLS: Final = 8
 """Bars of scratch; after them one scratch fold per interval."""
 
 # ---------------------------------------------------------------------------------------
-# Words of a symbol; most trades need its first three cache lines only
+# Words of a symbol; most trades need its first lines only
+
+S_LINES: Final = 3
 
 S_ACTIVE: Final = 0
 S_STEADY: Final = 1  # the open minute whose next trade may take the short way (`kernel.steady`), FOREVER: none
@@ -130,7 +136,9 @@ S_WORDS: Final = 64
 DIGESTS: Final = 4
 
 # ---------------------------------------------------------------------------------------
-# Words of a minute record (eight per symbol, at (minute number) & 7); most trades need its first four cache lines only
+# Words of a minute record (eight per symbol, at (minute number) & 7); most trades need its first lines only
+
+M_LINES: Final = 4
 
 RECORDS: Final = 8
 M_TIME: Final = 0  # open time, -1: unused

@@ -16,7 +16,34 @@ from klshm.shm.compile import kernel
 from klshm.shm.layout import ROW_WORDS, W_OPEN_TIME
 
 
-__all__ = ["copy_row", "history_index", "read_row", "row_is", "write_row"]
+__all__ = ["begin_row", "copy_row", "end_row", "history_index", "read_row", "row_is", "write_row"]
+
+
+@kernel("int64(int64[::1], int64)")
+def begin_row(words, at):
+    """Let readers know that a row is being written.
+
+    Args:
+        words: The segment, dtype int64.
+        at: First word of the row.
+
+    Returns:
+        The sequence it had; `end_row` takes it.
+    """
+    # SYNC POINT row: writer
+    sequence = load_relaxed(words, at)
+    if sequence & 1:  # the writer before us was killed here
+        sequence -= 1
+    store_relaxed(words, at, sequence + 1)
+    fence_release()
+    return sequence
+
+
+@kernel("int64(int64[::1], int64, int64)")
+def end_row(words, at, sequence):
+    """Let readers know that a row is whole again; return its new sequence."""
+    store_release(words, at, sequence + 2)
+    return sequence + 2
 
 
 @kernel("int64(int64[::1], int64, int64[::1], int64)")
@@ -32,16 +59,10 @@ def write_row(words, at, image, source):
     Returns:
         The row's new sequence.
     """
-    # SYNC POINT row: writer
-    sequence = load_relaxed(words, at)
-    if sequence & 1:  # the writer before us was killed here
-        sequence -= 1
-    store_relaxed(words, at, sequence + 1)
-    fence_release()
+    sequence = begin_row(words, at)
     for k in range(1, ROW_WORDS):
         words[at + k] = image[source + k]
-    store_release(words, at, sequence + 2)
-    return sequence + 2
+    return end_row(words, at, sequence)
 
 
 @kernel("void(int64[::1], int64, int64)")

@@ -14,12 +14,12 @@ from klshm.core.kernel.closing import advance, log_late_changes, settle_minute
 from klshm.core.kernel.frames import UNKNOWN_ID, apply_frame, note_official_id
 from klshm.core.kernel.holes import prune_holes
 from klshm.core.kernel.lifecycle import add_symbol, remove_symbol, set_origin
-from klshm.core.kernel.live import publish_open
+from klshm.core.kernel.live import fetch_column, publish_open
 from klshm.core.kernel.needs import check_streams, set_doubt, write_needs
 from klshm.core.kernel.rest import apply_rest_row
 from klshm.core.kernel.rows import count, record_at, symbol_at
 from klshm.core.kernel.scaling import read_cells, read_trade
-from klshm.core.kernel.steady import FUTURE_MS, MOST_FILLS, apply_steady
+from klshm.core.kernel.steady import AHEAD, FUTURE_MS, MOST_FILLS, apply_steady, fetch_ahead
 from klshm.core.kernel.stored import give_up_minute
 from klshm.core.kernel.trades import apply_trade
 from klshm.core.state import CELLS, MINUTE, SUMS, Memory
@@ -51,7 +51,7 @@ MOST_TRADES = 1 << 31
 @compiled
 def event_cells(m):
     """Return nine scratch words for the cells of the event being applied."""
-    return m.state[st.C_SCRATCH] + 6 * CELLS
+    return (m.state[st.C_SCRATCH] + 6 * CELLS) & st.PLACE
 
 
 @merged
@@ -273,9 +273,13 @@ def apply_events(words, state, events, number, now_ms, mono_ns):
     before = state[st.C_LOG_POSITION]
     wave = False
     for index in range(number):
-        wave = dispatch(m, events, index * ev.E_WORDS) or wave
+        if index + AHEAD < number:
+            fetch_ahead(m, events, ((index + AHEAD) * ev.E_WORDS) & st.PLACE)
+        wave = dispatch(m, events, (index * ev.E_WORDS) & st.PLACE) or wave
     crash = state[st.C_TRACKER] + D_CRASH
     for index in range(state[st.C_TOUCHED]):
+        if index + 1 < state[st.C_TOUCHED]:
+            fetch_column(m, state[state[st.C_TOUCHED_LIST] + index + 1])
         publish_open(m, state[state[st.C_TOUCHED_LIST] + index])
         if wave:
             crash_here(state, crash, LIVE_WRITTEN)

@@ -56,19 +56,19 @@ _OF_CHANGE = FLAG_LATE | FLAG_CORRECTED
 @compiled
 def fold_at(m, slot, interval):
     """Return the first state word of the running fold of a symbol's interval."""
-    return m.state[st.C_FOLDS] + (slot * m.state[st.C_INTERVALS] + interval) * st.F_WORDS
+    return (m.state[st.C_FOLDS] + (slot * m.state[st.C_INTERVALS] + interval) * st.F_WORDS) & st.PLACE
 
 
 @compiled
 def scratch(m, index):
     """Return the first of nine scratch words."""
-    return m.state[st.C_SCRATCH] + index * st.CELLS
+    return (m.state[st.C_SCRATCH] + index * st.CELLS) & st.PLACE
 
 
 @compiled
 def scratch_fold(m, interval):
     """Return the first state word of the scratch fold of an interval."""
-    return m.state[st.C_SCRATCH] + st.SCRATCH_CELLS * st.CELLS + interval * st.F_WORDS
+    return (m.state[st.C_SCRATCH] + st.SCRATCH_CELLS * st.CELLS + interval * st.F_WORDS) & st.PLACE
 
 
 @merged

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from klshm.core import state as st
 from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import minute_cells
 from klshm.core.kernel.flags import minute_flags
 from klshm.core.kernel.folds import OF_BAR, fold_at, fold_flags, gather, scratch, scratch_fold
+from klshm.core.kernel.numbers import SMALL
 from klshm.core.kernel.records import take_record
-from klshm.core.kernel.rows import copy_cells, count, open_time_of, pack, symbol_at, write_live
-from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, VOLUME
+from klshm.core.kernel.rows import copy_cells, count, live_at, mark_live, open_time_of, pack, symbol_at, write_live
+from klshm.core.prefetch import prefetch
+from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME
+from klshm.shm import layout as lay
+from klshm.shm.atomics import bits_of_float
 from klshm.shm.counters import WORKER
-from klshm.shm.exact import MAX_SUM
+from klshm.shm.exact import MAX_SUM, POWERS
 from klshm.shm.layout import FLAG_FILLED, FLAG_PARTIAL, STATE_LIVE
+from klshm.shm.rows import begin_row, end_row
 
 
 __all__ = []
@@ -74,6 +81,56 @@ def join(m, fold, part, whole):
 
 
 @merged
+def write_open(m, slot, interval, bar, flags):
+    """Write the live row of an open bar: as `pack` and `write_live` do, but straight from its cells into its place.
+
+    Args:
+        m: The memory.
+        slot: Local slot.
+        interval: Index of the interval.
+        bar: First state word of the bar's fold.
+        flags: Its flags.
+    """
+    state, words = m.state, m.words
+    symbol = symbol_at(m, slot)
+    cells = bar + st.F_CELLS
+    opening, high, low, close = state[cells], state[cells + HIGH], state[cells + LOW], state[cells + CLOSE]
+    volume, quote, trades = state[cells + VOLUME], state[cells + QUOTE], state[cells + COUNT]
+    taker_volume, taker_quote = state[cells + TAKER_VOLUME], state[cells + TAKER_QUOTE]
+    if opening | high | low | close | volume | quote | taker_volume | taker_quote >= SMALL:
+        pack(m, slot, interval, state[bar + st.F_TIME], cells, STATE_LIVE, flags, 0)
+        write_live(m, slot, interval)
+        return
+    price_decimals, quantity_decimals = state[symbol + st.S_PRICE_DECIMALS], state[symbol + st.S_QUANTITY_DECIMALS]
+    price_scale, quantity_scale = np.float64(POWERS[price_decimals]), np.float64(POWERS[quantity_decimals])
+    quote_scale = np.float64(POWERS[price_decimals + quantity_decimals])
+    time, event_time = state[bar + st.F_TIME], state[symbol + st.S_LAST_EVENT]
+    delay_us = min(max((state[st.C_NOW] - event_time) * 1000, -2147483648), 2147483647)
+    last_a, last_l = state[symbol + st.S_LAST_A], state[symbol + st.S_COVERED_L]
+    place = (state[symbol + st.S_GLOBAL_SLOT] << 32) | (state[st.C_CODE + interval] << 48) | (STATE_LIVE << 56)
+    said = flags | (price_decimals << 16) | (quantity_decimals << 24)
+    at = live_at(m, slot, interval)
+    sequence = begin_row(words, at)
+    words[at + lay.W_OPEN_TIME] = time
+    words[at + lay.W_OPEN] = bits_of_float(np.float64(opening) / price_scale)
+    words[at + lay.W_HIGH] = bits_of_float(np.float64(high) / price_scale)
+    words[at + lay.W_LOW] = bits_of_float(np.float64(low) / price_scale)
+    words[at + lay.W_CLOSE] = bits_of_float(np.float64(close) / price_scale)
+    words[at + lay.W_VOLUME] = bits_of_float(np.float64(volume) / quantity_scale)
+    words[at + lay.W_QUOTE_VOLUME] = bits_of_float(np.float64(quote) / quote_scale)
+    words[at + lay.W_COUNT_DELAY] = (trades & 0xFFFFFFFF) | (delay_us << 32)
+    words[at + lay.W_TAKER_BUY_VOLUME] = bits_of_float(np.float64(taker_volume) / quantity_scale)
+    words[at + lay.W_TAKER_BUY_QUOTE_VOLUME] = bits_of_float(np.float64(taker_quote) / quote_scale)
+    words[at + lay.W_LAST_AGG_ID] = last_a
+    words[at + lay.W_LAST_TRADE_ID] = last_l
+    words[at + lay.W_EVENT_TIME] = event_time
+    words[at + lay.W_REVISION_SLOT] = place
+    words[at + lay.W_FLAGS] = said
+    end_row(words, at, sequence)
+    mark_live(m, slot, interval)
+
+
+@merged
 def publish_column(m, slot, minute, flags):
     """Write the live rows of a symbol: the open minute and every interval above it.
 
@@ -94,8 +151,17 @@ def publish_column(m, slot, minute, flags):
     for interval in range(intervals):
         bar = scratch_fold(m, interval)
         said = flags if interval == 0 else fold_flags(m, bar)
-        pack(m, slot, interval, state[bar + st.F_TIME], bar + st.F_CELLS, STATE_LIVE, said, 0)
-        write_live(m, slot, interval)
+        write_open(m, slot, interval, bar, said)
+
+
+@merged
+def fetch_column(m, slot):
+    """Ask for the lines of a symbol's open bars and folds, which are written after those of others."""
+    state = m.state
+    live, fold = live_at(m, slot, 0), fold_at(m, slot, 0)
+    for line in range(state[st.C_INTERVALS] * (lay.ROW_WORDS // st.LINE)):
+        prefetch(m.words, live + line * st.LINE)
+        prefetch(state, fold + line * st.LINE)
 
 
 @compiled

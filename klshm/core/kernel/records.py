@@ -23,7 +23,7 @@ __all__ = []
 @compiled
 def record_index(time):
     """Return which of the eight records a minute uses."""
-    return (time // MINUTE) & (st.RECORDS - 1)
+    return ((time & st.PLACE) // MINUTE) & (st.RECORDS - 1)
 
 
 @compiled
@@ -119,7 +119,7 @@ def is_empty(m, record):
 @compiled
 def ring_at(m, slot, position):
     """Return the first state word of a ring entry; positions count from the symbol's first trade."""
-    return m.state[st.C_RING] + (slot * st.RING + (position & (st.RING - 1))) * st.R_WORDS
+    return (m.state[st.C_RING] + (slot * st.RING + (position & (st.RING - 1))) * st.R_WORDS) & st.PLACE
 
 
 @compiled

@@ -26,19 +26,19 @@ _LOG_ROWS = WORKER.index("log_rows_total")
 @compiled
 def count(m, counter, amount):
     """Add to a counter of the worker."""
-    m.words[m.state[st.C_COUNTERS] + counter] += amount
+    m.words[(m.state[st.C_COUNTERS] + counter) & st.PLACE] += amount
 
 
 @compiled
 def symbol_at(m, slot):
     """Return the first state word of a symbol."""
-    return m.state[st.C_SYMBOLS] + slot * st.S_WORDS
+    return (m.state[st.C_SYMBOLS] + slot * st.S_WORDS) & st.PLACE
 
 
 @compiled
 def record_at(m, slot, index):
     """Return the first state word of one of a symbol's eight minute records."""
-    return m.state[st.C_RECORDS] + (slot * st.RECORDS + index) * st.M_WORDS
+    return (m.state[st.C_RECORDS] + (slot * st.RECORDS + index) * st.M_WORDS) & st.PLACE
 
 
 @compiled
@@ -48,13 +48,13 @@ def history_at(m, slot, interval, open_time):
     rows = state[st.C_HISTORY_ROWS + interval]
     index = history_index(open_time, state[st.C_ANCHOR + interval], state[st.C_LENGTH + interval], rows)
     first = state[st.C_HISTORY_BASE + interval] + slot * rows
-    return state[st.C_HISTORY] + (first + index) * ROW_WORDS
+    return (state[st.C_HISTORY] + (first + index) * ROW_WORDS) & st.PLACE
 
 
 @compiled
 def live_at(m, slot, interval):
     """Return the first segment word of a live row."""
-    return m.state[st.C_LIVE] + (slot * m.state[st.C_INTERVALS] + interval) * ROW_WORDS
+    return (m.state[st.C_LIVE] + (slot * m.state[st.C_INTERVALS] + interval) * ROW_WORDS) & st.PLACE
 
 
 @compiled
@@ -117,7 +117,7 @@ def pack(m, slot, interval, open_time, cells, status, flags, revision):
         revision: Its revision.
     """
     state = m.state
-    image = state[st.C_IMAGE]
+    image = state[st.C_IMAGE] & st.PLACE
     symbol = symbol_at(m, slot)
     price_decimals, quantity_decimals = state[symbol + st.S_PRICE_DECIMALS], state[symbol + st.S_QUANTITY_DECIMALS]
     state[image + lay.W_OPEN_TIME] = open_time
@@ -202,7 +202,7 @@ def copy_cells(m, to, source, number):
 def image_values_differ(m, at):
     """Return whether the record in the image has other values than the one at `at`."""
     words, state = m.words, m.state
-    image = state[st.C_IMAGE]
+    image = state[st.C_IMAGE] & st.PLACE
     for k in range(lay.W_OPEN, lay.W_COUNT_DELAY):
         if words[at + k] != state[image + k]:
             return True
@@ -233,7 +233,7 @@ def image_differs(m, at):
 def image_matters(m, at):
     """Return whether the image differs from the record at `at` in more than being provisional."""
     state = m.state
-    image = state[st.C_IMAGE]
+    image = state[st.C_IMAGE] & st.PLACE
     return (
         image_values_differ(m, at)
         or (m.words[at + lay.W_REVISION_SLOT] >> 56) != (state[image + lay.W_REVISION_SLOT] >> 56)
@@ -242,12 +242,18 @@ def image_matters(m, at):
 
 
 @compiled
-def write_live(m, slot, interval):
-    """Write the image to the live row and remember that it changed."""
+def mark_live(m, slot, interval):
+    """Remember that a live row changed."""
     state = m.state
-    write_row(m.words, live_at(m, slot, interval), state, state[st.C_IMAGE])
     intervals = state[st.C_INTERVALS]
     mark_row(state, state[st.C_TRACKER], state[st.C_SLOTS] * intervals, slot * intervals + interval)
+
+
+@compiled
+def write_live(m, slot, interval):
+    """Write the image to the live row and remember that it changed."""
+    write_row(m.words, live_at(m, slot, interval), m.state, m.state[st.C_IMAGE])
+    mark_live(m, slot, interval)
 
 
 @compiled
@@ -257,7 +263,7 @@ def list_slot(m, slot):
     symbol = symbol_at(m, slot)
     if state[symbol + st.S_LISTED] == 0:
         state[symbol + st.S_LISTED] = 1
-        state[state[st.C_TOUCHED_LIST] + state[st.C_TOUCHED]] = slot
+        state[(state[st.C_TOUCHED_LIST] + state[st.C_TOUCHED]) & st.PLACE] = slot
         state[st.C_TOUCHED] += 1
 
 

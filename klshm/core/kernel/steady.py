@@ -18,7 +18,8 @@ from klshm.core.kernel.records import find_record, is_final, record_index
 from klshm.core.kernel.rows import count, list_slot, record_at, symbol_at
 from klshm.core.kernel.splice import hold_trade
 from klshm.core.kernel.watch import note_streams, remember_newest
-from klshm.core.state import MINUTE, SUMS, VOLUME
+from klshm.core.prefetch import prefetch
+from klshm.core.state import LINE, MINUTE, SUMS, VOLUME
 from klshm.shm.counters import WORKER
 from klshm.shm.exact import MAX_SUM
 
@@ -31,6 +32,8 @@ FUTURE_MS = 60_000
 """A trade or frame further ahead of the exchange's clock than this is refused."""
 MOST_FILLS = 1 << 20
 """No order fills so often within 100 ms."""
+AHEAD = 4
+"""So many events before a trade its memory is asked for: long enough to come, short enough to stay."""
 MOST_PLAIN = 1 << 30
 """Price and quantity below this cannot overflow a product; those above take the long way, which looks closely."""
 
@@ -89,6 +92,18 @@ def has_room(m, symbol, record, sums):
         held = state[symbol + st.S_PREFIX + k] - state[record + st.M_OFF + k]
         room = room and held <= MAX_SUM - state[sums + k]
     return room
+
+
+@merged
+def fetch_ahead(m, events, at):
+    """Ask for the lines that a trade will need; of hundreds of symbols no near cache holds them."""
+    slot = events[at + ev.E_SLOT]
+    symbol = symbol_at(m, slot)
+    record = record_at(m, slot, record_index(events[at + ev.E_OPEN_TIME]))
+    for line in range(st.S_LINES):
+        prefetch(m.state, symbol + line * LINE)
+    for line in range(st.M_LINES):
+        prefetch(m.state, record + line * LINE)
 
 
 @merged
