@@ -31,10 +31,10 @@ from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 
 
-__all__ = ["bytes_seen", "latencies_us", "measure", "trade_seen"]
+__all__ = ["WARM_UP_S", "bytes_seen", "latencies_us", "measure", "moments_ns", "trade_seen"]
 
 _SYMBOLS: Final = 40
-_WARM_UP_S: Final = 0.5
+WARM_UP_S: Final = 0.5
 _LOST_S: Final = 10.0
 
 Work = Callable[[Segment, int], None]
@@ -84,7 +84,24 @@ def latencies_us(
         symbols: Symbols that trade in turn.
         is_pinned: Whether the worker is kept on a core.
     """
-    count, skipped = int(rate * (seconds + _WARM_UP_S)), int(rate * _WARM_UP_S)
+    sent_ns, _, seen_ns = moments_ns(rate, seconds, work, seen, busy_poll, symbols, is_pinned)
+    return (seen_ns - sent_ns)[int(rate * WARM_UP_S) :] / 1000
+
+
+def moments_ns(
+    rate: int,
+    seconds: float,
+    work: Work,
+    seen: Seen,
+    busy_poll: bool,
+    symbols: int = _SYMBOLS,
+    is_pinned: bool = True,
+) -> Any:
+    """Return when each frame was sent, when its send() had returned, and when it was seen: CLOCK_MONOTONIC ns.
+
+    Those of the warm-up too; the arguments are those of `latencies_us`.
+    """
+    count = int(rate * (seconds + WARM_UP_S))
     trades = _in_turn(count, symbols, rate)
     frames = [framed(payload) for payload in trades.payloads()]
     streams = 0 if work is run_bare_recv else 2 * symbols
@@ -99,9 +116,9 @@ def latencies_us(
             connection, _ = accept_subscriber(listener, lambda asked: len(asked) >= streams)
             time.sleep(1.0)  # let the worker finish what belongs to its start
             set_clock(segment, BEGIN_MS)
-            latencies = _send_and_look(connection, frames, rate, seen(segment, trades, frames))
+            moments = _send_and_look(connection, frames, rate, seen(segment, trades, frames))
         connection.close()
-    return latencies[skipped:]
+    return moments
 
 
 def _in_turn(count: int, symbols: int, rate: int) -> Trades:
@@ -121,8 +138,8 @@ def _in_turn(count: int, symbols: int, rate: int) -> Trades:
 
 
 def _send_and_look(connection: socket.socket, frames: list[bytes], rate: int, is_seen: Callable[[int], bool]) -> Any:
-    sent_ns, seen_ns = np.zeros(len(frames), dtype=np.int64), np.zeros(len(frames), dtype=np.int64)
-    sent, seen = memoryview(sent_ns.data), memoryview(seen_ns.data)
+    moments = np.zeros((3, len(frames)), dtype=np.int64)
+    sent, returned, seen = (memoryview(row.data) for row in moments)
     clock, send, total = time.monotonic_ns, connection.sendall, len(frames)
     begin_ns = clock() + 10_000_000
     number = oldest = 0
@@ -132,13 +149,14 @@ def _send_and_look(connection: socket.socket, frames: list[bytes], rate: int, is
         if number < total and now_ns >= begin_ns + number * 1_000_000_000 // rate:
             sent[number] = clock()
             send(frames[number])
+            returned[number] = clock()
             number += 1
         while oldest < number and is_seen(oldest):
             seen[oldest] = clock()
             oldest += 1
         if now_ns > lost_ns:
             raise TimeoutError(f"{total - oldest} of {total} frames were not visible after {_LOST_S:.0f} s")
-    return (seen_ns - sent_ns) / 1000
+    return moments
 
 
 def trade_seen(segment: Segment, trades: Trades, frames: Any) -> Callable[[int], bool]:
