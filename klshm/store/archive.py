@@ -12,6 +12,8 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ from klshm.errors import ArchiveError
 from klshm.intervals import name_of
 from klshm.shm import layout as lay
 from klshm.store import names, rows, schema
-from klshm.store.batch import Batch
+from klshm.store.batch import Batch, Listing
 from klshm.store.series import Series, SeriesTables
 
 
@@ -30,12 +32,15 @@ __all__ = ["Archive", "Mark"]
 
 log = logging.getLogger(__name__)
 
+Rows = np.ndarray[Any, Any]
 Mark = tuple[str, int]
 """Progress in a source: its uuid, and a sequence or position in it."""
 
 _LOCK_TRIES: Final = 20
+_PIECE_ROWS: Final = 2048
+"""Rows encoded at once: few enough that their columns stay in the processor's cache."""
 _BEAT_EVERY: Final = 256  # series between two signs of life
-_CELLS: Final = tuple(rows.COLUMNS.index(name) for name in rows.CELLS)
+_cells_of: Final = itemgetter(*(rows.COLUMNS.index(name) for name in rows.CELLS))
 _STATE, _FLAGS, _REVISION = (rows.COLUMNS.index(name) for name in ("state", "flags", "revision"))
 
 
@@ -154,22 +159,25 @@ class Archive:
     # Rows to tables
 
     def _grouped(self, batch: Batch) -> Iterator[tuple[Series, list[rows.Values]]]:
-        if not len(batch):
-            return
         keys = batch.rows["slot"].astype(np.int64) << 8 | batch.rows["interval"]
         order = np.argsort(keys, kind="stable")  # stable: amendments of one bar stay in order
-        sorted_rows = batch.rows[order]
-        keys = keys[order]
+        for start in range(0, len(order), _PIECE_ROWS):
+            piece = order[start : start + _PIECE_ROWS]
+            yield from self._piece(batch.listings, batch.rows.take(piece), keys[piece])
+
+    def _piece(
+        self, listings: tuple[Listing, ...], sorted_rows: Rows, keys: Rows
+    ) -> Iterator[tuple[Series, list[rows.Values]]]:
         starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+        counts = np.diff(starts, append=len(keys))
         price_decimals = np.maximum.reduceat(sorted_rows["price_decimals"], starts).tolist()
         quantity_decimals = np.maximum.reduceat(sorted_rows["quantity_decimals"], starts).tolist()
-        bounds = [*starts.tolist(), len(keys)]
-        groups = [(batch.listings[key >> 8], name_of(key & 0xFF)) for key in keys[starts].tolist()]
+        groups = [(listings[key >> 8], name_of(key & 0xFF)) for key in keys[starts].tolist()]
         seeds = [rows.series_seed(listing.name, interval) for listing, interval in groups]
-        values = rows.encode_rows(sorted_rows, np.repeat(seeds, np.diff(bounds)).tolist())
-        for index, (listing, interval) in enumerate(groups):
+        values = rows.encoded(sorted_rows, np.repeat(seeds, counts).tolist())
+        for index, ((listing, interval), count) in enumerate(zip(groups, counts.tolist(), strict=True)):
             series = self._tables.get(listing, interval, price_decimals[index], quantity_decimals[index])
-            yield series, values[bounds[index] : bounds[index + 1]]
+            yield series, list(islice(values, count))
             if index % _BEAT_EVERY == 0:
                 self._beat()
 
@@ -178,17 +186,20 @@ class Archive:
         query = f"SELECT * FROM {names.quoted(series.table)} WHERE open_time BETWEEN ? AND ? AND state = 3"
         times = [row[0] for row in values]
         stored = {row[0]: row for row in self._connection.execute(query, (min(times), max(times)))}
+        if not stored and len(set(times)) == len(times):
+            return values
         result = []
         for row in values:
             before = stored.get(row[0])
             if row[_STATE] == lay.STATE_CONFIRMED:
-                if before is not None and any(row[cell] != before[cell] for cell in _CELLS):
+                if before is not None and _cells_of(row) != _cells_of(before):
                     revision = max(row[_REVISION], before[_REVISION] + 1)
                     row = rows.amended(row, revision, row[_FLAGS] | lay.FLAG_CORRECTED, series.seed)
                     log.warning(
                         "confirmed bar corrected table=%s open_time=%d revision=%d", series.table, row[0], revision
                     )
-                stored[row[0]] = row
+                if before is None or row[_REVISION] > before[_REVISION]:  # else the stored one stays
+                    stored[row[0]] = row
             result.append(row)
         return result
 

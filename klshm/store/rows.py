@@ -13,7 +13,7 @@ does not belong. Ids and times of arrival are not archived.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import repeat
 from typing import Any, Final
@@ -30,6 +30,7 @@ __all__ = [
     "amended",
     "decode_rows",
     "encode_rows",
+    "encoded",
     "intact_rows",
     "is_intact",
     "series_mask",
@@ -59,6 +60,7 @@ CELLS: Final = (*_FLOATS, "trade_count", "residuals")
 
 _PACKED: Final = np.dtype([("open_time", "<i8"), *((n, "<f8") for n in _FLOATS), *((n, "<i8") for n in _INTEGERS)])
 _PLAIN: Final = ("open_time", *_FLOATS, "trade_count", "state", "flags", "revision")
+_BYTES: Final = np.dtype((np.void, _PACKED.itemsize))
 
 NO_SLOT: Final = 0xFFFF
 """Slot of rows that come from the archive: they know their symbol's name only."""
@@ -88,13 +90,24 @@ def encode_rows(rows: Rows, seeds: Iterable[int]) -> list[Values]:
         rows: Shape (n,), dtype KLINE.
         seeds: Seed of each row's series.
     """
-    packed = np.zeros(len(rows), dtype=_PACKED)
+    return list(encoded(rows, seeds))
+
+
+def encoded(rows: Rows, seeds: Iterable[int]) -> Iterator[Values]:
+    """Return what `encode_rows` does, one row at a time: those that nobody keeps cost no memory.
+
+    Args:
+        rows: Shape (n,), dtype KLINE; some thousands, so that the columns stay in the processor's cache.
+        seeds: Seed of each row's series.
+    """
+    packed = np.empty(len(rows), dtype=_PACKED)
     for name in _PLAIN:
         packed[name] = rows[name]
     for name in _FLOATS:
         packed[name] += 0.0  # SQLite stores -0.0 as the integer 0
     packed["residuals"] = _pack_residuals(rows)
-    return _with_check(packed, seeds)
+    # Column by column: a tuple of a structured row costs several times as much.
+    return zip(*(packed[name].tolist() for name in COLUMNS[:-1]), _checks(packed, seeds), strict=True)
 
 
 def decode_rows(values: list[Values], interval_code: int, price_decimals: int, quantity_decimals: int) -> Rows:
@@ -144,22 +157,18 @@ def intact_rows(values: list[Values], seed: int) -> list[Values]:
         packed = np.array([row[:-1] for row in values], dtype=_PACKED)
     except (TypeError, ValueError, OverflowError):
         return [row for row in values if is_intact(row, seed)]
-    whole = _with_check(packed, repeat(seed))
-    return [row for row, good in zip(values, whole, strict=True) if row[-1] == good[-1]]
+    return [row for row, check in zip(values, _checks(packed, repeat(seed)), strict=True) if row[-1] == check]
 
 
 def amended(row: Values, revision: int, flags: int, seed: int) -> Values:
     """Return a row's SQL parameters with another revision and other flags."""
     packed = np.array([row[:-1]], dtype=_PACKED)
     packed["revision"], packed["flags"] = revision, flags
-    return _with_check(packed, (seed,))[0]
+    return (*packed.tolist()[0], *_checks(packed, (seed,)))
 
 
-def _with_check(packed: Rows, seeds: Iterable[int]) -> list[Values]:
-    data, size, crc32 = memoryview(packed.tobytes()), _PACKED.itemsize, zlib.crc32
-    starts = range(0, len(data), size)
-    checks = [crc32(data[at : at + size], seed) for at, seed in zip(starts, seeds, strict=False)]
-    return [(*row, check) for row, check in zip(packed.tolist(), checks, strict=True)]
+def _checks(packed: Rows, seeds: Iterable[int]) -> list[int]:
+    return list(map(zlib.crc32, packed.view(_BYTES).tolist(), seeds))
 
 
 def _pack_residuals(rows: Rows) -> Rows:

@@ -132,10 +132,47 @@ def test_an_official_bar_that_differs_corrects_a_confirmed_one_once(archive: Arc
 
 
 def test_two_official_bars_in_one_batch_correct_in_turn(archive: Archive) -> None:
+    two = np.concatenate([bar("confirmed", 1, 102.0), bar("confirmed", 1, 103.0)])
     store(archive, bar("confirmed", 7, 101.0))
-    store(archive, np.concatenate([bar("confirmed", 1, 102.0), bar("confirmed", 1, 103.0)]), official=True)
+    store(archive, two, official=True)
     (got,) = read(archive)
     assert (got["close"], got["revision"]) == (103.0, 9)
+    store(archive, two, listing=Listing("NEWUSDT"), official=True)
+    (got,) = read(archive, "NEWUSDT")
+    assert (got["close"], got["revision"]) == (103.0, 2)
+
+
+def test_an_equal_official_bar_between_does_not_hide_the_stored_revision(archive: Archive) -> None:
+    store(archive, bar("confirmed", 7, 101.0))
+    store(archive, np.concatenate([bar("confirmed", 1, 101.0), bar("confirmed", 1, 102.0)]), official=True)
+    (got,) = read(archive)
+    assert (got["close"], got["revision"]) == (102.0, 8)
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_a_batch_of_many_pieces_is_as_if_bars_came_one_by_one(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, official: bool
+) -> None:
+    """Pieces end anywhere: within a series, between two words about one bar."""
+    monkeypatch.setattr("klshm.store.archive._PIECE_ROWS", 7)
+    random = np.random.default_rng(2)
+    rows = bars(
+        START + random.integers(0, 12, 300) * MINUTE,
+        slot=random.integers(0, 3, 300),
+        state=random.choice([lay.STATE_CLOSED, lay.STATE_CONFIRMED], 300),
+        revision=random.integers(1, 4, 300),
+        close=100 + random.integers(0, 3, 300) / 4,
+        price_decimals=random.integers(0, 3, 300),
+    )
+    listings = tuple(Listing(f"S{n}USDT") for n in range(3))
+    archive.write(Batch(listings, rows), official=official)
+    single = Archive(archive.path.with_name("single.db"), StoreConfig())
+    for row in rows:
+        single.write(Batch(listings, row.reshape(1)), official=official)
+    single.close()
+    for listing in listings:
+        assert np.array_equal(read(archive, listing.name), read(single, listing.name))
+    assert damaged(archive) == []
 
 
 def test_an_official_bar_that_is_not_confirmed_does_not_correct(archive: Archive) -> None:
