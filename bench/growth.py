@@ -25,7 +25,7 @@ from bench.baselines.bare_recv import run_bare_recv
 from bench.baselines.plain_stack import run_plain_stack
 from bench.drawing import Panel, draw
 from bench.micro.kernel import filled_market
-from bench.scenario.burst import intake_per_s, klshm_worker
+from bench.scenario.burst import Work, intake_per_s, klshm_worker
 from bench.scenario.latency import bytes_seen, latencies_us, trade_seen
 from bench.scenario.readers import SnapshotReaders
 from bench.scenario.wave import wave_ns
@@ -48,8 +48,8 @@ Curve = Mapping[str, Sequence[float]]
 
 
 def symbols(quick: bool) -> Curve:
-    """Messages per second of one worker against its symbols; one connection carries 512 at most."""
-    x = [50, 200, 500] if quick else [50, 100, 200, 350, 500]
+    """Messages per second of one worker against its symbols; each 512 have a connection and a sender."""
+    x = [50, 500, 1000] if quick else [50, 100, 200, 350, 500, 750, 1000]
     return {"x": x, "messages per s": [_burst(quick, number) for number in x]}
 
 
@@ -87,6 +87,23 @@ def wave(quick: bool) -> Curve:
         return {"x": x, "wave ms": [_wave_ms(quick, number) for number in x]}
 
 
+def throughput(quick: bool) -> Curve:
+    """Messages that are visible against messages that are sent, per second, of one worker."""
+    x = [10_000, 100_000, 1_000_000] if quick else [5000 * 2**power for power in range(9)]
+    works: dict[str, tuple[Work, int]] = {
+        "klshm": (klshm_worker, 300_000),
+        "plain stack": (lambda segment, worker, port: run_plain_stack(segment, port), 30_000),
+    }
+    lines: dict[str, list[float]] = {"x": [float(rate) for rate in x]}
+    for name, (work, most_per_s) in works.items():
+        # Beyond what it takes, a burst of a second or two takes longer; more messages would tell nothing more.
+        counts = [min(rate, most_per_s) * (1 if quick else 2) for rate in x]
+        lines[name] = [
+            intake_per_s(count, 200, work, offered_per_s=rate) for rate, count in zip(x, counts, strict=True)
+        ]
+    return lines | {"all that is sent": lines["x"]}
+
+
 def load(quick: bool) -> Curve:
     """Latency against messages per second."""
     x = [1000, 10_000, 50_000] if quick else [1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000]
@@ -111,7 +128,7 @@ def distribution(quick: bool) -> Curve:
 
 
 CURVES: Final[dict[str, Callable[[bool], Curve]]] = {
-    each.__name__: each for each in (symbols, workers, history, readers, wave, load, distribution)
+    each.__name__: each for each in (symbols, workers, history, readers, wave, throughput, load, distribution)
 }
 
 
@@ -150,18 +167,30 @@ def panels(name: str, curve: Curve) -> list[Panel]:
     lines = {line: values for line, values in curve.items() if line != "x"}
     if name == "load":
         return [
-            Panel(f"{percent}, us", x, {line: values for line, values in lines.items() if line.endswith(percent)})
+            Panel(
+                f"{percent}, us",
+                x,
+                {line: values for line, values in lines.items() if line.endswith(percent)},
+                "log",
+                "log",
+            )
             for percent in ("p50", "p99")
         ]
+    if name == "throughput":
+        return [Panel("visible per second", x, lines, "log", "log")]
     if name == "distribution":
         near = {line: values for line, values in lines.items() if line != "plain stack"}
         count = sum(percent <= _TYPICAL_PERCENT for percent in x)
         typical = {line: values[:count] for line, values in near.items()}
         return [
-            Panel(f"us, up to the {_TYPICAL_PERCENT}th percentile", x[:count], typical),
-            Panel("us, with the tail", x, near),
-            Panel("us, with the plain stack", x, lines),
+            Panel(f"us, up to the {_TYPICAL_PERCENT}th percentile", x[:count], typical, "tail"),
+            Panel("us, with the tail", x, near, "tail", "log"),
+            Panel("us, with the plain stack", x, lines, "tail", "log"),
         ]
+    if name == "readers":
+        snapshots = lines.pop("snapshot us")
+        at_work = Panel("snapshot us", x[1:], {"snapshot us": snapshots[1:]})  # without a reader there is none
+        return [*(Panel(line, x, {line: values}) for line, values in lines.items()), at_work]
     return [Panel(line, x, {line: values}) for line, values in lines.items()]
 
 
@@ -171,6 +200,7 @@ _X_TITLES: Final = {
     "history": "closed bars kept per series",
     "readers": "readers",
     "wave": "symbols of one worker",
+    "throughput": "messages sent per second",
     "load": "messages per second",
     "distribution": "percentile",
 }

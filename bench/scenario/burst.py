@@ -28,7 +28,7 @@ from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 
 
-__all__ = ["intake_per_s", "klshm_worker", "measure"]
+__all__ = ["Work", "intake_per_s", "klshm_worker", "measure"]
 
 Work = Callable[[Segment, int, int], None]
 
