@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -103,14 +104,18 @@ def spinning_readers(quick: bool) -> Figures:
 
 def dealt_by_load(quick: bool) -> Figures:
     """Symbols dealt to workers by the trades of a day, instead of equally many to each."""
-    rounds, seeds = 2 if quick else 5, iter(range(100))
+    seeds = range(2 if quick else 6)
 
     def measure(on: bool) -> dict[str, float]:
-        seed = next(seeds) // 2  # the same activity with and without
-        found = {f"busiest_of_{n}_percent": 100 * busiest_share(dealt_to(seed, n, on), seed) for n in (2, 4)}
-        return found | {"two_kernels_per_s": two_kernels_per_s(dealt_to(seed, 2, on), seed)}
+        found = {
+            f"busiest_of_{workers}_percent": mean(
+                100 * busiest_share(dealt_to(seed, workers, on), seed) for seed in seeds
+            )
+            for workers in (2, 4)
+        }
+        return found | {"two_kernels_per_s": mean(two_kernels_per_s(dealt_to(seed, 2, on), seed) for seed in seeds)}
 
-    return _in_turns(quick, measure, rounds)
+    return _in_turns(quick, measure)
 
 
 def populated(quick: bool) -> Figures:
