@@ -82,6 +82,7 @@ class Engine:
         self.worker = worker
         self.memory = new_memory(words, layout.slots, layout.intervals)
         self._block = layout.partition_offset(worker) // 8
+        self._words, self._state = self.memory
         state = self.memory.state
         self._tracker = int(state[st.C_TRACKER])
         self._rows = layout.slots * layout.intervals
@@ -123,8 +124,21 @@ class Engine:
         Returns:
             How many log entries became visible; the caller wakes those who wait for the tail.
         """
-        words = events.view(np.int64) if events.flags.c_contiguous else np.ascontiguousarray(events).view(np.int64)
-        return int(apply_events(*self.memory, words, len(events), now_ms, mono_ns))
+        return self.apply_words(np.ascontiguousarray(events).view(np.int64), len(events), now_ms, mono_ns)
+
+    def apply_words(self, words: Words, number: int, now_ms: int, mono_ns: int) -> int:
+        """Apply events as `apply` does, handed over as words: no array is made per call.
+
+        Args:
+            words: Contiguous, dtype int64, `E_WORDS` per event.
+            number: How many events of it.
+            now_ms: The exchange's time, UTC ms.
+            mono_ns: CLOCK_MONOTONIC.
+
+        Returns:
+            How many log entries became visible.
+        """
+        return int(apply_events(self._words, self._state, words, number, now_ms, mono_ns))
 
     def publish(self, mono_ns: int) -> int:
         """Publish a new half if anything changed since the last two.

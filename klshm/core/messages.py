@@ -112,6 +112,7 @@ class EventBatch:
 
     def __init__(self, capacity: int = 1024) -> None:
         self._events = np.zeros(capacity, dtype=EVENT)
+        self._words = self._events.view(np.int64)
         self.count = 0
 
     def append(self, values: tuple[int, ...]) -> None:
@@ -141,13 +142,19 @@ class EventBatch:
         if missing > 0:
             more = np.zeros(max(missing, len(self._events)), dtype=EVENT)
             self._events = np.concatenate((self._events, more))
-        return self._events.view(np.int64)
+            self._words = self._events.view(np.int64)
+        return self._words
 
     def take(self) -> np.ndarray[Any, Any]:
         """Return the events, shape (n,), dtype EVENT, and start anew; valid until the next `append`."""
         events = self._events[: self.count]
         self.count = 0
         return events
+
+    def take_words(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
+        """Return the whole batch as words and how many events it holds, and start anew; as `take`, but quicker."""
+        count, self.count = self.count, 0
+        return self._words, count
 
 
 class FrameDecoder:

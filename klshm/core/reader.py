@@ -71,24 +71,25 @@ class FrameReader:
         refused = []
         number, index, at = len(frames), 0, 0
         text = b"\n".join((*frames, _ZEROS))
-        end = len(text) - SLACK
+        data, end = _bytes(text), len(text) - SLACK
         # A frame that holds a line end of its own would be taken for two.
         lines = text.count(b"\n", 0, end) == number
         while index < number:
             if lines:
                 words = batch.reserve(number - index)
-                known = recognise(_bytes(text), at, end + 1, self._names, words, batch.count, number - index)
+                known = recognise(data, at, end + 1, self._names, words, batch.count, number - index)
                 batch.count += known
-                at += sum(map(len, frames[index : index + known + 1])) + known + 1
                 index += known
-            if index < number:
-                try:
-                    self._decoder.decode(frames[index], batch)
-                except BadMessage as error:
-                    refused.append(error)
-                index += 1
+                if index == number:
+                    break
+                at += sum(map(len, frames[index - known : index + 1])) + known + 1
+            try:
+                self._decoder.decode(frames[index], batch)
+            except BadMessage as error:
+                refused.append(error)
+            index += 1
         return refused
 
 
 def _bytes(text: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.frombuffer(text, dtype=np.uint8)
+    return np.frombuffer(text, np.uint8)

@@ -64,6 +64,11 @@ class Inbox:
         rows = self._symbols.rows()
         return len(rows) > 0 and not self._mine(rows).any()
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits to be taken."""
+        return self._ring.behind > 0
+
     def take(self) -> Events:
         """Return the next events; call `done` once they have been applied."""
         rows = self._ring.take(ROWS_PER_TURN)

@@ -163,23 +163,28 @@ class Worker:
         self._scheduled = False
         self.intake.read()
         if self.batch.count:
-            events = self.batch.take()
+            words, number = self.batch.take_words()
             now_ms = self._now_ms()
-            self._apply(events, int(now_ms))
-            self.lag.add(now_ms, events)
+            self._tell(self.engine.apply_words(words, number, int(now_ms), time.monotonic_ns()))
+            self.lag.add(now_ms, words, number)
 
     def _apply(self, events: np.ndarray[Any, Any], now_ms: int) -> None:
-        if self.engine.apply(events, now_ms, time.monotonic_ns()):
+        self._tell(self.engine.apply(events, now_ms, time.monotonic_ns()))
+
+    def _tell(self, log_entries: int) -> None:
+        if log_entries:
             self._wake_tail()
             self.role.crash.passing("worker.waiters_woken")
 
     # Timers
 
     async def _every(self, period_s: float, action: Callable[[], None]) -> None:
-        """Call an action at the multiples of a period of the wall clock."""
+        """Call an action at the multiples of a period of the wall clock, each once."""
         while True:
             action()
-            await asyncio.sleep(period_s - time.time() % period_s)
+            # The loop's timers are whole milliseconds: it may be a little before the multiple that is meant.
+            multiple = round(time.time() / period_s)
+            await asyncio.sleep((multiple + 1) * period_s - time.time())
 
     def _swap_s(self) -> float:
         return self.role.config.segment.swap_interval_ms / 1000
@@ -192,23 +197,30 @@ class Worker:
         self.role.block[lay.B_LAST_TURN_NS] = time.monotonic_ns()
 
     def _take_inbox(self) -> None:
-        self._look_at_clock()
+        if not self._clock_known:
+            self._look_at_clock()
+        if self.inbox.waits:
+            self._take_waiting()
+        if self._may_tick:
+            self.intake.start()
+
+    def _take_waiting(self) -> None:
         events = self.inbox.take()
         if len(events):
             self._flush()
             self._apply(events, int(self._now_ms()))
             self.counters.add("inbox_rows_total", len(events))
         self.inbox.done()
-        if self._may_tick:
-            self.intake.start()
 
     def _check(self) -> None:
         event = np.zeros(1, dtype=EVENT)
         event["kind"] = CHECK
+        self._look_at_clock()
         self._apply(event, int(self._now_ms()))
-        self.engine.set_lag(self.lag.p99_ms())
-        self.counters.set("lag_p50_us", self.lag.p50_us())
-        self.counters.set("lag_p99_us", self.lag.p99_us())
+        self.lag.measure()
+        self.engine.set_lag(self.lag.p99_ms)
+        self.counters.set("lag_p50_us", self.lag.p50_us)
+        self.counters.set("lag_p99_us", self.lag.p99_us)
         self.intake.check()
         self.intake.publish_counters()
         if int(self.role.block[lay.B_ROLE_STATE]) == lay.ROLE_CONNECTING and self._is_live():
@@ -233,7 +245,7 @@ class Worker:
             now_ms = self._now_ms()
             if self._may_tick:
                 self._minute_moments(now_ms)
-            due_ms = self.clock.next_due_ms(self._error_ms, self.lag.p99_ms()) - now_ms
+            due_ms = self.clock.next_due_ms(self._error_ms, self.lag.p99_ms) - now_ms
             # At least one turn of the loop lies between two looks, so readable sockets are drained first.
             await asyncio.sleep(0 if due_ms <= _EARLY_MS else min(due_ms - _EARLY_MS, _CLOCK_LOOK_MS) / 1000)
 
@@ -242,7 +254,7 @@ class Worker:
             self._flush()
             self._tick(now_ms)
             self._wake_cut()
-        end = self.clock.settle(now_ms, self.lag.p99_ms())
+        end = self.clock.settle(now_ms, self.lag.p99_ms)
         if end:
             self._flush()
             event = np.zeros(1, dtype=EVENT)
