@@ -19,6 +19,7 @@ from klshm.shm import futex
 from klshm.shm import layout as lay
 from klshm.shm.consumer import RingConsumer
 from klshm.shm.layout import KLINE, ROW_BYTES, ROW_WORDS, SYMBOL
+from klshm.shm.room import Room
 from klshm.shm.segment import Segment
 
 
@@ -81,6 +82,7 @@ class PartitionView:
         self._live = segment.region(layout.live_offset(worker), rows * ROW_BYTES)
         self._live_words = memoryview(self._live.data)
         self._live_bytes = self._live_words.cast("B")
+        self._room = Room()
         self._halves = [segment.region(layout.half_offset(worker, half), rows * ROW_BYTES) for half in (0, 1)]
         self._history = segment.region(
             layout.history_offset(worker), layout.slots * layout.history_rows_per_symbol * ROW_BYTES
@@ -197,7 +199,7 @@ class PartitionView:
 
     def _copy_half(self, generation: int) -> Cut:
         parity = generation & 1
-        rows = self._halves[parity].copy().view(KLINE).reshape(self._shape)
+        rows = self._room.copy(self._halves[parity]).view(KLINE).reshape(self._shape)
         at = lay.B_CUT + parity * lay.CUT_WORDS
         entry = self.block[at : at + lay.CUT_WORDS].tolist()
         return Cut(rows, generation, *entry)
