@@ -72,17 +72,20 @@ class FrameReader:
         number, index, at = len(frames), 0, 0
         text = b"\n".join((*frames, _ZEROS))
         data, end = _bytes(text), len(text) - SLACK
-        # A frame that holds a line end of its own would be taken for two.
-        lines = text.count(b"\n", 0, end) == number
+        lines: bool | None = None
         while index < number:
-            if lines:
-                words = batch.reserve(number - index)
-                known = recognise(data, at, end + 1, self._names, words, batch.count, number - index)
-                batch.count += known
-                index += known
-                if index == number:
-                    break
-                at += sum(map(len, frames[index - known : index + 1])) + known + 1
+            known, left = 0, number - index
+            if lines is not False:
+                known = recognise(data, at, end + 1, self._names, batch.reserve(left), batch.count, left)
+            if known < left and lines is None:
+                # A frame that holds a line end of its own would be taken for two.
+                lines = text.count(b"\n", 0, end) == number
+                known = known if lines else 0
+            batch.count += known
+            index += known
+            if known == left:
+                break
+            at += sum(map(len, frames[index - known : index + 1])) + known + 1
             try:
                 self._decoder.decode(frames[index], batch)
             except BadMessage as error:

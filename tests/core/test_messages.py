@@ -101,6 +101,9 @@ def test_a_batch_grows_and_starts_anew() -> None:
     for number in range(5):
         batch.append((number, *[0] * (ev.E_WORDS - 1)))
     assert batch.take()["kind"].tolist() == [0, 1, 2, 3, 4]
+    batch.append((7, *[0] * 21))
+    words, number = batch.take_words()
+    assert (words[:: ev.E_WORDS][:number].tolist(), number, batch.count) == ([7], 1, 0)
     assert batch.count == 0
 
 

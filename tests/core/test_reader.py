@@ -174,6 +174,18 @@ def test_a_line_end_within_a_frame_moves_no_other() -> None:
     assert refusals == refused
 
 
+@pytest.mark.parametrize("others", [0, 1, 2])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_two_frames_in_one_are_one(place: int, others: int) -> None:
+    two = wire(changed(a=5)) + b"\n" + wire(changed(a=6))
+    frames = [wire(changed(a=number)) for number in range(others)]
+    frames.insert(min(place, others), two)
+    events, refused, _ = decoded(frames)
+    found, refusals, _ = read(frames)
+    assert found["a"].tolist() == events["a"].tolist() == list(range(others))
+    assert refusals == refused and len(refused) == 1
+
+
 def test_nothing_is_read_from_nothing() -> None:
     events, refused, unknown = read([])
     assert (len(events), refused, unknown) == (0, [], 0)

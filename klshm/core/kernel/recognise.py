@@ -13,7 +13,7 @@ import numpy as np
 from klshm.core import events as ev
 from klshm.core.compiled import compiled, entry, merged
 from klshm.core.kernel.text import expect, expect_after_comma, read_decimal, read_name, read_whole, skip_name
-from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME
+from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, PLACE, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME
 
 
 __all__ = ["ENTRY_WORDS", "SLACK", "enter_name", "recognise"]
@@ -202,17 +202,18 @@ def recognise(data, at, lost, names, events, row, number):
     Args:
         data: Lines of one frame each, then more zeros than any fixed text is long.
         at: Where the first begins.
-        lost: Where to go with what is not recognised: among the zeros, behind the first.
+        lost: Where to go with what is not recognised: among the zeros, behind the first. The first, before it,
+            is where the last frame must end: else a frame held a line end of its own, and was taken for two.
         names: The table of names.
         events: Where events go, dtype int64.
         row: The first event to write.
         number: How many frames.
 
     Returns:
-        How many were recognised, each now one event.
+        How many were recognised, each now one event; 0 if they do not end where they must.
     """
     for index in range(number):
-        to = (row + index) * ev.E_WORDS
+        to = ((row + index) * ev.E_WORDS) & PLACE
         events[to + ev.E_INTERVAL] = 0
         events[to + ev.E_WORDS - 1] = 0
         at = expect(data, at, STREAM, lost)
@@ -223,4 +224,4 @@ def recognise(data, at, lost, names, events, row, number):
             at = recognise_kline(data, at, names, events, to, lost)
         if at == lost:
             return index
-    return number
+    return number if at == lost - 1 else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from klshm.core.compiled import compiled
+from klshm.core.state import PLACE
 
 
 __all__ = []
@@ -24,24 +25,25 @@ NAME_WORDS = 3
 @compiled
 def expect(data, at, text, lost):
     """Read exactly this text."""
-    differs = np.uint8(0)
+    differs, first = np.uint8(0), at & PLACE
     for k in range(len(text)):
-        differs |= data[at + k] ^ text[k]
+        differs |= data[first + k] ^ text[k]
     return at + len(text) if differs == 0 else lost
 
 
 @compiled
 def expect_after_comma(data, at, text, lost):
     """Read a comma, one space if there is one, and exactly this text."""
-    if data[at] != COMMA:
+    first = at & PLACE
+    if data[first] != COMMA:
         return lost
-    return expect(data, at + 2 if data[at + 1] == SPACE else at + 1, text, lost)
+    return expect(data, at + 2 if data[first + 1] == SPACE else at + 1, text, lost)
 
 
 @compiled
 def digit_at(data, at):
     """Return the digit at a position; anything outside 0 to 9 is none."""
-    return np.int64(data[at]) - ZERO
+    return np.int64(data[at & PLACE]) - ZERO
 
 
 @compiled
@@ -94,10 +96,10 @@ def read_decimal(data, at, lost):
 def skip_name(data, at, lost):
     """Read a name of plain letters up to its closing quote."""
     position = at
-    while position < at + MOST_NAME and SPACE < data[position] < 127:
-        if data[position] == QUOTE:
+    while position < at + MOST_NAME and SPACE < data[position & PLACE] < 127:
+        if data[position & PLACE] == QUOTE:
             return position
-        if data[position] == BACKSLASH:
+        if data[position & PLACE] == BACKSLASH:
             return lost
         position += 1
     return lost
@@ -116,7 +118,7 @@ def read_name(data, at, lost):
     if end == lost or length == 0 or length > 8 * NAME_WORDS:
         return first, second, third, lost
     for k in range(length):
-        letter = np.int64(data[at + k]) << (8 * (k & 7))
+        letter = np.int64(data[(at + k) & PLACE]) << (8 * (k & 7))
         if k < 8:
             first |= letter
         elif k < 16:
