@@ -59,9 +59,9 @@ def on_trade(m, events, at):
     """Check a trade event and apply it."""
     state = m.state
     slot, E, T = events[at + ev.E_SLOT], events[at + ev.E_TIME], events[at + ev.E_OPEN_TIME]
-    sums = event_cells(m)
-    if apply_steady(m, slot, events, at, sums):
+    if apply_steady(m, slot, events, at):
         return
+    sums = event_cells(m)
     state[symbol_at(m, slot) + st.S_STEADY] = st.FOREVER
     a, f, l = events[at + ev.E_A], events[at + ev.E_F], events[at + ev.E_L]
     latest = state[st.C_NOW] + FUTURE_MS

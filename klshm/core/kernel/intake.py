@@ -110,6 +110,24 @@ def shift_sums(m, to, sums):
 
 
 @compiled
+def push_entry(m, slot, f, l, T, E, price, quantity):
+    """Add a trade that is newer than all others to the ring, but for the prefix after it.
+
+    Returns:
+        First state word of its ring entry.
+    """
+    state = m.state
+    symbol = symbol_at(m, slot)
+    position = state[symbol + st.S_RING_COUNT]
+    entry = write_entry_words(m, slot, position, f, l, T, E, price, quantity, state[symbol + st.S_EPOCH])
+    state[symbol + st.S_RING_COUNT] = position + 1
+    following = ring_at(m, slot, position + 1)  # the ring is too large for any near cache
+    prefetch(state, following)
+    prefetch(state, following + st.R_WORDS - 1)
+    return entry
+
+
+@compiled
 def push_trade(m, slot, f, l, T, E, price, quantity, sums):
     """Add a trade that is newer than all others to the prefix and to the ring.
 
@@ -129,15 +147,10 @@ def push_trade(m, slot, f, l, T, E, price, quantity, sums):
     """
     state = m.state
     symbol = symbol_at(m, slot)
-    epoch = state[symbol + st.S_EPOCH]
-    entry = write_entry_words(m, slot, state[symbol + st.S_RING_COUNT], f, l, T, E, price, quantity, epoch)
-    state[symbol + st.S_RING_COUNT] += 1
+    entry = push_entry(m, slot, f, l, T, E, price, quantity)
     for k in range(SUMS):
         state[symbol + st.S_PREFIX + k] += state[sums + k]
         state[entry + st.R_PREFIX + k] = state[symbol + st.S_PREFIX + k]
-    following = ring_at(m, slot, state[symbol + st.S_RING_COUNT])  # the ring is too large for any near cache
-    prefetch(state, following)
-    prefetch(state, following + st.R_WORDS - 1)
     return entry
 
 

@@ -8,12 +8,12 @@ from klshm.core import state as st
 from klshm.core.compiled import compiled, merged
 from klshm.core.kernel.closing import minute_cells
 from klshm.core.kernel.flags import minute_flags
-from klshm.core.kernel.folds import OF_BAR, fold_at, fold_flags, gather, scratch, scratch_fold
+from klshm.core.kernel.folds import OF_BAR, fold_at, fold_flags, gather, scratch_fold
 from klshm.core.kernel.numbers import SMALL
 from klshm.core.kernel.records import take_record
-from klshm.core.kernel.rows import copy_cells, count, live_at, mark_live, open_time_of, pack, symbol_at, write_live
+from klshm.core.kernel.rows import count, live_at, mark_live, open_time_of, pack, symbol_at, write_live
 from klshm.core.prefetch import prefetch
-from klshm.core.state import CELLS, CLOSE, COUNT, HIGH, LOW, OPEN, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME
+from klshm.core.state import CLOSE, COUNT, HIGH, LOW, OPEN, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME
 from klshm.shm import layout as lay
 from klshm.shm.atomics import bits_of_float
 from klshm.shm.counters import WORKER
@@ -33,17 +33,6 @@ def holds(m, fold, interval, child, minute):
     state = m.state
     in_bar = state[fold + st.F_TIME] <= minute < state[fold + st.F_TIME] + state[st.C_LENGTH + interval]
     return in_bar and state[fold + st.F_UNTIL] <= minute < state[fold + st.F_UNTIL] + state[st.C_LENGTH + child]
-
-
-@merged
-def begin_column(m, cells, minute, filled, flags):
-    """Let the open minute stand as the scratch fold of the lowest interval."""
-    state = m.state
-    part = scratch_fold(m, 0)
-    copy_cells(m, part + st.F_CELLS, cells, CELLS)
-    state[part + st.F_TIME] = minute
-    state[part + st.F_TRADED] = 0 if filled else 1
-    state[part + st.F_FLAGS] = flags
 
 
 @merged
@@ -174,8 +163,10 @@ def publish_open(m, slot):
     if minute == st.NONE:
         return
     record = take_record(m, slot, minute)
-    cells = scratch(m, 1)
-    if minute_cells(m, slot, record, cells):
+    part = scratch_fold(m, 0)
+    if minute_cells(m, slot, record, part + st.F_CELLS):
         flags = minute_flags(m, slot, record, False)
-        begin_column(m, cells, minute, flags & FLAG_FILLED != 0, flags)
+        state[part + st.F_TIME] = minute
+        state[part + st.F_TRADED] = 0 if flags & FLAG_FILLED else 1
+        state[part + st.F_FLAGS] = flags
         publish_column(m, slot, minute, flags)

@@ -28,8 +28,8 @@ _PURE_EQUAL = WORKER.index("match_aggtrade_equal_total")
 
 
 @compiled
-def add_pure(m, record, price, sums):
-    """Count a trade by its time alone, as a plain aggregation would (for the published match rate)."""
+def add_pure_price(m, record, price):
+    """Count the price of a trade by its time alone; its sums are still to come."""
     state = m.state
     pure = record + st.M_PURE
     if state[pure + VOLUME] == 0:
@@ -38,8 +38,14 @@ def add_pure(m, record, price, sums):
     state[pure + HIGH] = max(state[pure + HIGH], price)
     state[pure + LOW] = min(state[pure + LOW], price)
     state[pure + CLOSE] = price
+
+
+@compiled
+def add_pure(m, record, price, sums):
+    """Count a trade by its time alone, as a plain aggregation would (for the published match rate)."""
+    add_pure_price(m, record, price)
     for k in range(SUMS):
-        state[pure + VOLUME + k] += state[sums + k]
+        m.state[record + st.M_PURE + VOLUME + k] += m.state[sums + k]
 
 
 @compiled

@@ -304,23 +304,35 @@ def pass_cut_from(m, slot, time):
 
 
 @compiled
-def hold_trade(m, record, entry):
-    """Let a minute hold a trade that is newer than all it holds."""
+def hold_newest(m, record, f, l, E, price):
+    """Let a minute hold a trade that is newer than all it holds, but for its sums."""
     state = m.state
-    price = state[entry + st.R_PRICE]
     if state[record + st.M_HAS_TRADES] == 0:
         state[record + st.M_HAS_TRADES] = 1
-        state[record + st.M_FIRST] = state[entry + st.R_F]
+        state[record + st.M_FIRST] = f
         state[record + st.M_OPEN] = price
         state[record + st.M_HIGH] = price
         state[record + st.M_LOW] = price
     state[record + st.M_HIGH] = max(state[record + st.M_HIGH], price)
     state[record + st.M_LOW] = min(state[record + st.M_LOW], price)
     state[record + st.M_CLOSE] = price
-    state[record + st.M_LAST] = state[entry + st.R_L]
-    state[record + st.M_LAST_E] = state[entry + st.R_E]
+    state[record + st.M_LAST] = l
+    state[record + st.M_LAST_E] = E
     state[record + st.M_LAST_MULTI] = 0
-    if state[entry + st.R_L] > state[entry + st.R_F]:
+    if l > f:
         state[record + st.M_LAST_MULTI] = 1
-        state[record + st.M_MULTI_L] = state[entry + st.R_L]
+        state[record + st.M_MULTI_L] = l
+
+
+@compiled
+def hold_trade(m, record, entry):
+    """Let a minute hold a trade that is newer than all it holds."""
+    state = m.state
+    f, l, E, price = (
+        state[entry + st.R_F],
+        state[entry + st.R_L],
+        state[entry + st.R_E],
+        state[entry + st.R_PRICE],
+    )
+    hold_newest(m, record, f, l, E, price)
     copy_cells(m, record + st.M_END, entry + st.R_PREFIX, SUMS)

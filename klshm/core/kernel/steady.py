@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from klshm.core import events as ev
 from klshm.core import state as st
-from klshm.core.compiled import merged
-from klshm.core.kernel.intake import MOST_AHEAD, push_trade
-from klshm.core.kernel.match import add_pure
+from klshm.core.compiled import compiled, merged
+from klshm.core.kernel.intake import MOST_AHEAD, push_entry
+from klshm.core.kernel.match import add_pure_price
 from klshm.core.kernel.records import find_record, is_final, record_index
 from klshm.core.kernel.rows import count, list_slot, record_at, symbol_at
-from klshm.core.kernel.splice import hold_trade
+from klshm.core.kernel.splice import hold_newest
 from klshm.core.kernel.watch import note_streams, remember_newest
 from klshm.core.prefetch import prefetch
-from klshm.core.state import LINE, MINUTE, SUMS, VOLUME
+from klshm.core.state import LINE, MINUTE, VOLUME
 from klshm.shm.counters import WORKER
 from klshm.shm.exact import MAX_SUM
 
@@ -83,15 +83,30 @@ def is_plain(m, symbol, events, at):
     )
 
 
-@merged
-def has_room(m, symbol, record, sums):
-    """Return whether the prefix and the minute can take a trade's sums without looking closely."""
+@compiled
+def fits(m, symbol, record, k, amount):
+    """Return whether a sum of the open minute can grow by an amount, and not nearly more than it can hold."""
+    return m.state[symbol + st.S_PREFIX + k] - m.state[record + st.M_OFF + k] <= MAX_SUM - amount
+
+
+@compiled
+def add_sum(m, symbol, entry, record, k, amount):
+    """Let the prefix grow, and the ring and the open minute have what it is now.
+
+    Args:
+        m: The memory.
+        symbol: First state word of the symbol.
+        entry: First state word of the trade's ring entry.
+        record: First state word of the minute's record.
+        k: Which of the sums.
+        amount: The trade's own.
+    """
     state = m.state
-    room = state[symbol + st.S_PREFIX + 1] <= MAX_SUM // 2
-    for k in range(SUMS - 1):
-        held = state[symbol + st.S_PREFIX + k] - state[record + st.M_OFF + k]
-        room = room and held <= MAX_SUM - state[sums + k]
-    return room
+    total = state[symbol + st.S_PREFIX + k] + amount
+    state[symbol + st.S_PREFIX + k] = total
+    state[entry + st.R_PREFIX + k] = total
+    state[record + st.M_END + k] = total
+    state[record + st.M_PURE + VOLUME + k] += amount
 
 
 @merged
@@ -107,15 +122,14 @@ def fetch_ahead(m, events, at):
 
 
 @merged
-def apply_steady(m, slot, events, at, sums):
-    """Apply a trade the short way.
+def apply_steady(m, slot, events, at):
+    """Apply a trade the short way: what `push_trade`, `add_pure` and `hold_trade` do, its sums in registers.
 
     Args:
         m: The memory.
         slot: Local slot.
         events: The events.
         at: First word of the trade.
-        sums: First of five scratch words.
 
     Returns:
         Whether it could; if not, nothing has changed.
@@ -129,22 +143,26 @@ def apply_steady(m, slot, events, at, sums):
     if state[record + st.M_PEND] != st.PEND_NO and l >= state[record + st.M_BASE_L]:
         return False  # it meets the frame that was ahead of it
     price, quantity = events[at + ev.E_CELLS], events[at + ev.E_CELLS + VOLUME]
+    turnover = price * quantity
     taken = 0 if events[at + ev.E_FLAG] != 0 else 1
+    taken_quantity, taken_turnover = taken * quantity, taken * turnover
+    room = fits(m, symbol, record, 0, quantity) and fits(m, symbol, record, 1, turnover)
+    room = room and fits(m, symbol, record, 2, taken_quantity) and fits(m, symbol, record, 3, taken_turnover)
+    if not room or state[symbol + st.S_PREFIX + 1] > MAX_SUM // 2:
+        return False
     f, T = events[at + ev.E_F], events[at + ev.E_OPEN_TIME]
     E = max(events[at + ev.E_TIME], T)
-    state[sums] = quantity
-    state[sums + 1] = price * quantity
-    state[sums + 2] = taken * quantity
-    state[sums + 3] = taken * price * quantity
-    state[sums + 4] = l - f + 1
-    if not has_room(m, symbol, record, sums):
-        return False
     count(m, _TRADES, 1)
     state[symbol + st.S_LAST_EVENT] = max(state[symbol + st.S_LAST_EVENT], E)
-    entry = push_trade(m, slot, f, l, T, E, price, quantity, sums)
+    entry = push_entry(m, slot, f, l, T, E, price, quantity)
     remember_newest(m, slot, events[at + ev.E_A], l, T, E)
     note_streams(m, slot, T, l)
-    add_pure(m, record, price, sums)
-    hold_trade(m, record, entry)
+    add_pure_price(m, record, price)
+    hold_newest(m, record, f, l, E, price)
+    add_sum(m, symbol, entry, record, 0, quantity)
+    add_sum(m, symbol, entry, record, 1, turnover)
+    add_sum(m, symbol, entry, record, 2, taken_quantity)
+    add_sum(m, symbol, entry, record, 3, taken_turnover)
+    add_sum(m, symbol, entry, record, 4, l - f + 1)
     list_slot(m, slot)
     return True
