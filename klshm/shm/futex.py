@@ -33,11 +33,11 @@ _EVERYONE: Final = 2**31 - 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-# The same call with its types known: a wake comes out of a pause, and every object it makes costs cold caches.
-_wake_call = ctypes.CDLL(None).syscall
-_wake_call.restype = ctypes.c_long
-_wake_call.argtypes = (
-    *(ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
+# The same call with its types known: both sides of a wake come out of a pause, and every object costs cold caches.
+_futex_call = ctypes.CDLL(None, use_errno=True).syscall
+_futex_call.restype = ctypes.c_long
+_futex_call.argtypes = (
+    *(ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32),
     *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),
 )
 
@@ -72,7 +72,7 @@ class Waker:
 
     def __call__(self) -> int:
         """Wake them; return how many were woken."""
-        return int(_wake_call(_SYS_FUTEX, self._address, _FUTEX_WAKE, _EVERYONE, None, None, 0))
+        return int(_futex_call(_SYS_FUTEX, self._address, _FUTEX_WAKE, _EVERYONE, None, None, 0))
 
 
 def wake(words: Words, index: int) -> int:
@@ -99,22 +99,16 @@ def wait(words: Words, index: int, seen: int, timeout_s: float) -> bool:
     if int(words[index]) != seen:
         return True
     limit = _Timespec(*divmod(max(0, int(timeout_s * 1e9)), 1_000_000_000))
-    result = _syscall(
-        ctypes.c_long(_SYS_FUTEX),
-        ctypes.c_void_p(_address(words, index)),
-        ctypes.c_int(_FUTEX_WAIT),
-        ctypes.c_uint32(seen & 0xFFFFFFFF),
-        ctypes.byref(limit),
-        None,
-        ctypes.c_int(0),
+    result = _futex_call(
+        _SYS_FUTEX, _address(words, index), _FUTEX_WAIT, seen & 0xFFFFFFFF, ctypes.addressof(limit), None, 0
     )
-    return not (result == -1 and ctypes.get_errno() == errno.ETIMEDOUT)
+    return result != -1 or ctypes.get_errno() != errno.ETIMEDOUT
 
 
 def wait_any(words: Words, indices: list[int], seen: list[int], timeout_s: float) -> bool:
     """Wait until any of several words differs from what was seen.
 
-    Uses futex_waitv (Linux 5.16); before that it looks every millisecond.
+    Several need futex_waitv (Linux 5.16); before that it looks every millisecond.
 
     Args:
         words: The segment, dtype int64.
@@ -125,6 +119,8 @@ def wait_any(words: Words, indices: list[int], seen: list[int], timeout_s: float
     Returns:
         False if the time ran out; True otherwise (also when woken for no reason).
     """
+    if len(indices) == 1:
+        return wait(words, indices[0], seen[0], timeout_s)
     if any(int(words[index]) != value for index, value in zip(indices, seen, strict=True)):
         return True
     deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
