@@ -29,18 +29,15 @@ from bench.scenario.latency import latencies_us, trade_seen
 from bench.support.bars import wave_of
 from bench.support.dealing import busiest_share, dealt_to, two_kernels_per_s
 from bench.support.figures import percentiles
-from bench.support.market import BEGIN_MS, INTERVALS, Trades, names, warm_up
+from bench.support.market import names
 from bench.support.memory import proportional_bytes
 from bench.support.stage import child, cores, make_layout, pinned, run_worker, segment_of, wait_for
-from klshm.core.engine import Engine
-from klshm.core.events import EVENT, TICK
 from klshm.run.affinity import isolated_cores, pin, usable_cores
 from klshm.run.child import load_roles
 from klshm.run.kernels import load_kernels
 from klshm.shm import layout as lay
 from klshm.shm.ring import RingProducer
 from klshm.shm.segment import Segment
-from klshm.worker.pages import populate
 
 
 __all__ = ["EFFECTS", "Figures", "NotMeasurable"]
@@ -50,9 +47,6 @@ Figures = dict[str, dict[str, list[float]]]
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _RATE: Final = 10_000
 _ROLES: Final = 4
-_MINUTE_MS: Final = 60_000
-_WEEK_MS: Final = 604_800_000
-_WAVE_SYMBOLS: Final = 150
 _PAUSE_S: Final = 0.003
 
 
@@ -118,11 +112,6 @@ def dealt_by_load(quick: bool) -> Figures:
     return _in_turns(quick, measure)
 
 
-def populated(quick: bool) -> Figures:
-    """The partition's pages touched before the first closing wave."""
-    return _in_turns(quick, lambda on: {"first_wave_ms": _first_wave_ms(on)}, 3 if quick else 10)
-
-
 def prefetch(quick: bool) -> Figures:
     """The processor is asked for a trade's record before the trade is looked at; compiles a copy without."""
     with tempfile.TemporaryDirectory() as directory:
@@ -149,7 +138,7 @@ def prefetch(quick: bool) -> Figures:
 
 EFFECTS: Final[dict[str, Callable[[bool], Figures]]] = {
     each.__name__: each
-    for each in (busy_poll, gc_freeze, pinning, isolated, spinning_readers, dealt_by_load, populated, prefetch)
+    for each in (busy_poll, gc_freeze, pinning, isolated, spinning_readers, dealt_by_load, prefetch)
 }
 
 
@@ -237,23 +226,3 @@ def _woken_us(way: Literal["futex", "spin"], rounds: int) -> Any:
                 producer.publish()
                 wait_for(lambda number=number: seen_ns[number], "the bar came")  # type: ignore[misc]
     return (seen_ns[1:] - sent_ns[1:]) / 1000
-
-
-def _first_wave_ms(is_populated: bool) -> float:
-    begin_ms = BEGIN_MS + _WEEK_MS - _MINUTE_MS
-    with segment_of(make_layout(_WAVE_SYMBOLS)) as segment, pinned(cores()[1]):
-        if is_populated:
-            populate(segment, 0)
-        engine = Engine(segment.words, segment.layout)
-        for events, now_ms in warm_up(_WAVE_SYMBOLS, begin_ms):
-            engine.apply(events, now_ms)
-        engine.apply(Trades.make(20_000, _WAVE_SYMBOLS, begin_ms=begin_ms).events(), begin_ms + 51_000)
-        engine.publish(time.monotonic_ns())
-        tick = np.zeros(1, dtype=EVENT)
-        tick["kind"], tick["time"] = TICK, begin_ms + _MINUTE_MS
-        began_ns = time.monotonic_ns()
-        closed = engine.apply(tick, begin_ms + _MINUTE_MS + 1, began_ns)
-        elapsed_ns = time.monotonic_ns() - began_ns
-    if closed != _WAVE_SYMBOLS * len(INTERVALS):
-        raise AssertionError(f"{closed} bars closed, expected {_WAVE_SYMBOLS * len(INTERVALS)}")
-    return elapsed_ns / 1e6

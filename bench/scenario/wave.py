@@ -20,7 +20,6 @@ from klshm.shm import futex
 from klshm.shm import layout as lay
 from klshm.shm.segment import Segment
 from klshm.shm.view import wait_for_tail
-from klshm.worker.pages import populate
 
 
 __all__ = ["measure", "wave_ns"]
@@ -57,7 +56,6 @@ def wave_ns(symbols: int, reader_core: int | None, history_rows: int = 96) -> in
         # Before the engine: a fork would protect its private pages, and each first store would fault.
         child(lambda: _wait(segment), reader_core) as reader,
     ):
-        populate(segment, 0)
         engine = Engine(segment.words, segment.layout)
         for words in engine.memory:
             words[::_PAGE_WORDS] += 0

@@ -27,7 +27,6 @@ from klshm.shm.view import read_clock
 from klshm.worker.inbox import Inbox
 from klshm.worker.intake import Intake
 from klshm.worker.lag import LagMeter
-from klshm.worker.pages import populate
 
 
 __all__ = ["Worker", "serve"]
@@ -102,7 +101,6 @@ class Worker:
         self.engine.crash_at(self.role.crash.word)
         if adopted:
             _log.info("log entries of the worker before this one adopted worker=%d rows=%d", self.role.index, adopted)
-        populate(self.segment, self.role.index)
         self.role.enter(lay.ROLE_CONNECTING)
         timers = [self._every(self._swap_s(), self._swap), self._every(_INBOX_S, self._take_inbox)]
         timers += [self._every(_CHECK_S, self._check), self._keep_minutes()]
