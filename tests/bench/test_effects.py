@@ -97,7 +97,6 @@ def test_dealing_by_load_gives_each_worker_the_same(workers: int) -> None:
     [
         "s._woken_us('futex', 5).tolist()",
         "s._woken_us('spin', 5).tolist()",
-        "[s._first_wave_ms(True), s._first_wave_ms(False)]",
         "[d.two_kernels_per_s(d.dealt_to(1, 2, True), 1)]",
     ],
 )
