@@ -17,8 +17,15 @@ __all__ = ["Room"]
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 
-_OURS: Final = 2
-"""References to an array that nobody else holds: the local name and the question itself."""
+
+
+def _references() -> int:
+    room = np.empty(0, dtype=np.int64)
+    return sys.getrefcount(room)
+
+
+_OURS: Final = _references()
+"""References to an array that only one local name holds; how many that are depends on the interpreter."""
 
 
 class Room:
