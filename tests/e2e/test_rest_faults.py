@@ -190,10 +190,14 @@ class Stage:
             **dict.fromkeys(("launcher", "worker", "persister"), 0),
             "historian": restarts,
         }
-        audit = self.running.klshm("audit", "--json")
-        assert audit.returncode == 0 and json.loads(audit.stdout)["compared"] > 0, audit.stdout + audit.stderr
+        self.until(self._audited)  # it judges no bar that is young
         assert self.running.stop() == 0, self.running.text()
         assert "Traceback" not in self.running.text()
+
+    def _audited(self) -> bool:
+        audit = self.running.klshm("audit", "--json")
+        assert audit.returncode == 0, audit.stdout + audit.stderr
+        return bool(json.loads(audit.stdout)["compared"] > 0)
 
 
 @contextmanager
