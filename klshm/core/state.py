@@ -29,7 +29,8 @@ LINE: Final = 8
 
 PLACE: Final = (1 << 62) - 1
 """Mask of the index of a record: the compiler then sees that no word of it has a negative index, which Python
-counts from the end, and leaves out asking at every access: a fifth of the time of a trade."""
+counts from the end, and leaves out asking at every access: a fifth of the time of a trade. Whoever calculates an
+index has made sure that it is one: a wrong one reaches other memory, or none."""
 
 CELLS: Final = 9
 """A bar in integer units: open, high, low, close, volume, quote, taker buy volume, taker buy quote, count."""

@@ -17,11 +17,13 @@ __all__ = ["Room"]
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 
+_KEPT: Final = 2
+
 
 
 def _references() -> int:
-    room = np.empty(0, dtype=np.int64)
-    return sys.getrefcount(room)
+    given = np.empty(0, dtype=np.int64)
+    return sys.getrefcount(given)
 
 
 _OURS: Final = _references()
@@ -29,10 +31,13 @@ _OURS: Final = _references()
 
 
 class Room:
-    """Copies arrays of one shape; each copy is its owner's for as long as anything refers to it."""
+    """Copies arrays of one shape; each copy is its owner's for as long as anything refers to it.
+
+    The memory of two copies is kept: whoever replaces one by the next holds both for a moment.
+    """
 
     def __init__(self) -> None:
-        self._given: deque[Words] = deque(maxlen=1)
+        self._given: deque[Words] = deque(maxlen=_KEPT)
 
     def copy(self, source: Words) -> Words:
         """Return a copy.
@@ -43,12 +48,20 @@ class Room:
         Returns:
             An array that no one else refers to.
         """
-        try:
-            room = self._given.pop()  # whoever takes it has it alone, in any thread
-        except IndexError:
-            room = np.empty_like(source)
-        if sys.getrefcount(room) > _OURS:
-            room = np.empty_like(source)
-        np.copyto(room, source)
-        self._given.append(room)
-        return room
+        copied = self._free()
+        if copied is None:
+            copied = np.empty_like(source)
+        np.copyto(copied, source)
+        self._given.append(copied)
+        return copied
+
+    def _free(self) -> Words | None:
+        for _ in range(_KEPT):
+            try:
+                given = self._given.popleft()  # whoever takes it has it alone, in any thread
+            except IndexError:
+                return None
+            if sys.getrefcount(given) <= _OURS:
+                return given
+            self._given.append(given)
+        return None

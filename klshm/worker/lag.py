@@ -18,7 +18,7 @@ _SANE_MS: Final = 3_600_000.0
 
 
 class LagMeter:
-    """Keeps the lags of the newest frames.
+    """Keeps the lags of the newest batches.
 
     Attributes:
         p50_us: Median lag at the last `measure`, microseconds.

@@ -29,7 +29,7 @@ from klshm.worker.intake import Intake
 from klshm.worker.lag import LagMeter
 
 
-__all__ = ["Worker", "serve"]
+__all__ = ["Worker", "every", "serve"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _INBOX_S: Final = 0.02
 _CHECK_S: Final = 0.25
 _CLOCK_WAIT_S: Final = 10.0
 _EARLY_MS: Final = 2
-"""The loop's timers are whole milliseconds: ticks are armed early, then the clock is looked at every turn."""
+"""The loop's timers are whole milliseconds: ticks are armed early, then the time is looked at every turn."""
 _CLOCK_LOOK_MS: Final = 100
 _SILENT_S: Final = 10.0
 _SPIN_HEARTBEAT: Final = 1000
@@ -102,8 +102,8 @@ class Worker:
         if adopted:
             _log.info("log entries of the worker before this one adopted worker=%d rows=%d", self.role.index, adopted)
         self.role.enter(lay.ROLE_CONNECTING)
-        timers = [self._every(self._swap_s(), self._swap), self._every(_INBOX_S, self._take_inbox)]
-        timers += [self._every(_CHECK_S, self._check), self._keep_minutes()]
+        timers = [every(self._swap_s(), self._swap), every(_INBOX_S, self._take_inbox)]
+        timers += [every(_CHECK_S, self._check), self._keep_minutes()]
         tasks = [asyncio.create_task(timer) for timer in timers]
         self._add_known_symbols()
         if self.role.config.run.busy_poll:
@@ -176,14 +176,6 @@ class Worker:
 
     # Timers
 
-    async def _every(self, period_s: float, action: Callable[[], None]) -> None:
-        """Call an action at the multiples of a period of the wall clock, each once."""
-        while True:
-            action()
-            # The loop's timers are whole milliseconds: it may be a little before the multiple that is meant.
-            multiple = round(time.time() / period_s)
-            await asyncio.sleep((multiple + 1) * period_s - time.time())
-
     def _swap_s(self) -> float:
         return self.role.config.segment.swap_interval_ms / 1000
 
@@ -213,7 +205,6 @@ class Worker:
     def _check(self) -> None:
         event = np.zeros(1, dtype=EVENT)
         event["kind"] = CHECK
-        self._look_at_clock()
         self._apply(event, int(self._now_ms()))
         self.lag.measure()
         self.engine.set_lag(self.lag.p99_ms)
@@ -245,7 +236,11 @@ class Worker:
                 self._minute_moments(now_ms)
             due_ms = self.clock.next_due_ms(self._error_ms, self.lag.p99_ms) - now_ms
             # At least one turn of the loop lies between two looks, so readable sockets are drained first.
-            await asyncio.sleep(0 if due_ms <= _EARLY_MS else min(due_ms - _EARLY_MS, _CLOCK_LOOK_MS) / 1000)
+            if due_ms <= _EARLY_MS:
+                await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(min(due_ms - _EARLY_MS, _CLOCK_LOOK_MS) / 1000)
+                self._look_at_clock()
 
     def _minute_moments(self, now_ms: float) -> None:
         if self.clock.tick(now_ms, self._error_ms):
@@ -283,3 +278,17 @@ class Worker:
         if len(events):
             self._look_at_clock()
             self._apply(events, int(self._now_ms()))
+
+
+async def every(period_s: float, action: Callable[[], None]) -> None:
+    """Call an action now and at the multiples of a period of the wall clock, each once, for ever.
+
+    Args:
+        period_s: Seconds; more than the granularity of the loop's timers.
+        action: It may take longer than the period: multiples that have passed meanwhile are left out.
+    """
+    while True:
+        action()
+        now_s = time.time()
+        multiple = (now_s + _EARLY_MS / 1000) // period_s  # it may be a little before the one that is meant
+        await asyncio.sleep((multiple + 1) * period_s - now_s)

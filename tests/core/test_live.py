@@ -7,7 +7,11 @@ from decimal import Decimal
 
 import pytest
 
+from klshm.core import state as st
+from klshm.core.kernel.folds import scratch_fold
+from klshm.core.kernel.rows import pack
 from klshm.shm import layout as lay
+from klshm.shm.compile import COMPILED
 from tests.core.feed import CELLS, LIVE, Feed, begun
 
 
@@ -42,3 +46,21 @@ def test_sums_of_any_size_are_the_nearest_number(beyond: int) -> None:
         assert row["quote_volume"] == float(Decimal(total) / 10**5)
         assert row["flags"] & lay.FLAG_FILLED == 0
         assert row["quote_residual"] == 0
+
+
+@pytest.mark.skipif(COMPILED, reason="compiled kernels have no way in from Python but one")
+def test_every_word_of_a_live_row_is_what_a_packed_bar_has() -> None:
+    rng = random.Random(6)
+    feed = begun()
+    m, last = feed.engine.memory, 10
+    image = int(m.state[st.C_IMAGE])
+    for number in range(2, 40):
+        first, last = last + 1, last + rng.randrange(1, 4)
+        feed.trade(number, first, last, rng.randrange(1, 10**6) / 1000, 49 + number / 4, rng.randrange(1, 10**7) / 100)
+        for interval in range(feed.layout.intervals):
+            at = feed.layout.live_offset(0) // 8 + interval * lay.ROW_WORDS
+            live = feed.words[at : at + lay.ROW_WORDS]
+            bar = scratch_fold(m, interval)
+            flags = int(live[lay.W_FLAGS]) & 0xFFFF
+            pack(m, 0, interval, m.state[bar + st.F_TIME], bar + st.F_CELLS, LIVE, flags, 0)
+            assert live[1:].tolist() == m.state[image + 1 : image + lay.ROW_WORDS].tolist()

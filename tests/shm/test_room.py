@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import numpy as np
 
@@ -21,6 +22,18 @@ def test_what_was_let_go_of_is_used_anew() -> None:
     second = room.copy(source(2))
     assert second.ctypes.data == place
     assert (second == 2).all()
+
+
+def test_whoever_replaces_a_copy_by_the_next_gets_the_one_before_again() -> None:
+    room = Room()
+    copy = room.copy(source(0))
+    given = [weakref.ref(copy)]
+    for value in range(1, 7):
+        copy = room.copy(source(value))
+        given.append(weakref.ref(copy))
+        assert (copy == value).all()
+    assert None not in [each() for each in given]
+    assert len({id(each()) for each in given}) == 2
 
 
 def test_a_copy_that_is_held_stays_as_it_is() -> None:

@@ -96,8 +96,8 @@ def write_open(m, slot, interval, bar, flags):
     time, event_time = state[bar + st.F_TIME], state[symbol + st.S_LAST_EVENT]
     delay_us = min(max((state[st.C_NOW] - event_time) * 1000, -2147483648), 2147483647)
     last_a, last_l = state[symbol + st.S_LAST_A], state[symbol + st.S_COVERED_L]
-    place = (state[symbol + st.S_GLOBAL_SLOT] << 32) | (state[st.C_CODE + interval] << 48) | (STATE_LIVE << 56)
-    said = flags | (price_decimals << 16) | (quantity_decimals << 24)
+    slot_word = (state[symbol + st.S_GLOBAL_SLOT] << 32) | (state[st.C_CODE + interval] << 48) | (STATE_LIVE << 56)
+    flags_word = flags | (price_decimals << 16) | (quantity_decimals << 24)
     at = live_at(m, slot, interval)
     sequence = begin_row(words, at)
     words[at + lay.W_OPEN_TIME] = time
@@ -113,8 +113,8 @@ def write_open(m, slot, interval, bar, flags):
     words[at + lay.W_LAST_AGG_ID] = last_a
     words[at + lay.W_LAST_TRADE_ID] = last_l
     words[at + lay.W_EVENT_TIME] = event_time
-    words[at + lay.W_REVISION_SLOT] = place
-    words[at + lay.W_FLAGS] = said
+    words[at + lay.W_REVISION_SLOT] = slot_word
+    words[at + lay.W_FLAGS] = flags_word
     end_row(words, at, sequence)
     mark_live(m, slot, interval)
 
@@ -145,7 +145,7 @@ def publish_column(m, slot, minute, flags):
 
 @merged
 def fetch_column(m, slot):
-    """Ask for the lines of a symbol's open bars and folds, which are written after those of others."""
+    """Ask for the lines of the open bars and folds of the symbol that is written next."""
     state = m.state
     live, fold = live_at(m, slot, 0), fold_at(m, slot, 0)
     for line in range(state[st.C_INTERVALS] * (lay.ROW_WORDS // st.LINE)):

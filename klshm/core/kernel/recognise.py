@@ -202,15 +202,16 @@ def recognise(data, at, lost, names, events, row, number):
     Args:
         data: Lines of one frame each, then more zeros than any fixed text is long.
         at: Where the first begins.
-        lost: Where to go with what is not recognised: among the zeros, behind the first. The first, before it,
-            is where the last frame must end: else a frame held a line end of its own, and was taken for two.
+        lost: Where to go with what is not recognised: the second of the zeros. The last frame must end before the
+            first: else one held a line end of its own, and was taken for two.
         names: The table of names.
         events: Where events go, dtype int64.
         row: The first event to write.
         number: How many frames.
 
     Returns:
-        How many were recognised, each now one event; 0 if they do not end where they must.
+        How many were recognised, each now one event (behind them may be halves of others); 0 if they do not end
+        where they must.
     """
     for index in range(number):
         to = ((row + index) * ev.E_WORDS) & PLACE

@@ -85,7 +85,7 @@ def is_plain(m, symbol, events, at):
 
 @compiled
 def fits(m, symbol, record, k, amount):
-    """Return whether a sum of the open minute can grow by an amount, and not nearly more than it can hold."""
+    """Return whether a sum of the open minute can grow by an amount; the prefix has a limit of its own."""
     return m.state[symbol + st.S_PREFIX + k] - m.state[record + st.M_OFF + k] <= MAX_SUM - amount
 
 
@@ -111,7 +111,10 @@ def add_sum(m, symbol, entry, record, k, amount):
 
 @merged
 def fetch_ahead(m, events, at):
-    """Ask for the lines that a trade will need; of hundreds of symbols no near cache holds them."""
+    """Ask for the lines that a trade will need; of hundreds of symbols no near cache holds them.
+
+    Nothing has looked at the event yet: a slot that is none asks for a line that is none, which is no fault.
+    """
     slot = events[at + ev.E_SLOT]
     symbol = symbol_at(m, slot)
     record = record_at(m, slot, record_index(events[at + ev.E_OPEN_TIME]))
