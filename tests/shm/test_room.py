@@ -32,7 +32,7 @@ def test_whoever_replaces_a_copy_by_the_next_gets_the_one_before_again() -> None
         copy = room.copy(source(value))
         given.append(weakref.ref(copy))
         assert (copy == value).all()
-    assert None not in [each() for each in given]
+    assert all(each() is not None for each in given)
     assert len({id(each()) for each in given}) == 2
 
 
