@@ -38,8 +38,8 @@ def test_a_symbol_comes_and_goes_and_comes_again() -> None:
             assert (await get(session, "klines", symbol="FRESHUSDT", interval="1m"))[1]["code"] == -1122
             events = await told(ws, "FRESHUSDT", "TRADING")
             assert [event["cs"] for event in events] == ["PENDING_TRADING"] * 4 + ["TRADING"]
-            assert [bool(event["bks"]) for event in events] == [False, False, True, False, False]
-            assert isinstance(events[2]["bks"][0]["mmr"], float) and {event["st"] for event in events} == {1}
+            [tiered] = [event for event in events[:-1] if event["bks"]]  # when, depends on the load of the machine
+            assert isinstance(tiered["bks"][0]["mmr"], float) and {event["st"] for event in events} == {1}
             assert events[-2]["E"] > events[-1]["ot"] == onboard_ms == events[-1]["E"] - 900
             seen: set[str] = set()
             while seen < {"1m", "1h", "aggTrade"}:
