@@ -195,11 +195,15 @@ class Journal:
             if not cursor.set_range((after + 1).to_bytes(8, "big")):
                 return result
             for key, value in cursor:
+                sequence = int.from_bytes(key, "big")
+                if sequence <= after:
+                    continue  # pages that were swapped lead back; whoever reads on from here must get on
+                after = sequence
                 try:
                     block = decode(value)
                 except JournalError:
                     block = None
-                result.append((int.from_bytes(key, "big"), block))
+                result.append((sequence, block))
                 rows += BLOCK_ROWS if block is None else len(block)
                 if rows >= limit_rows:
                     break
